@@ -1,0 +1,99 @@
+//! A device on a PCI bus.
+
+use std::sync::Arc;
+
+use crate::interrupt::Interrupt;
+use crate::registers::{RegisterError, Registers, Width};
+use crate::space::{DmaError, DmaSpace};
+
+/// A PCI device, opened for this process alone. Closing it (drop) stops its access to memory.
+pub trait BusDevice: Send {
+    /// How users name it: `sim:e1000`, `pci:0000:00:03.0`.
+    fn address(&self) -> &str;
+
+    /// Who it is, from configuration space.
+    fn identity(&self) -> PciIdentity;
+
+    /// Reads `width` at `offset` of configuration space, zero-extended.
+    ///
+    /// # Errors
+    /// When the device cannot be reached.
+    fn config_read(&self, offset: u16, width: Width) -> Result<u32, BusError>;
+
+    /// Writes `width` at `offset` of configuration space.
+    ///
+    /// # Errors
+    /// When the device cannot be reached.
+    fn config_write(&self, offset: u16, width: Width, value: u32) -> Result<(), BusError>;
+
+    /// The registers of BAR `index`, 0 to 5.
+    ///
+    /// # Errors
+    /// [`BusError::NoBar`] when there is none or it cannot be mapped.
+    fn bar(&mut self, index: u8) -> Result<Registers, BusError>;
+
+    /// Lets the device read and write memory, or stops it.
+    ///
+    /// # Errors
+    /// When the device cannot be reached.
+    fn set_bus_master(&mut self, on: bool) -> Result<(), BusError>;
+
+    /// The space that the device's addresses are in.
+    fn dma(&self) -> Arc<dyn DmaSpace>;
+
+    /// Interrupt `vector` (0 is INTx where there is no MSI-X).
+    ///
+    /// # Errors
+    /// [`BusError::NoInterrupt`] when there is no such vector or the bus cannot deliver it.
+    fn interrupt(&mut self, vector: u16) -> Result<Box<dyn Interrupt>, BusError>;
+
+    /// Resets the device's function.
+    ///
+    /// # Errors
+    /// When it has no way to be reset, or did not come back.
+    fn reset(&mut self) -> Result<(), BusError>;
+}
+
+/// Who a PCI device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PciIdentity {
+    /// The vendor, 0x8086 for Intel.
+    pub vendor: u16,
+    /// The vendor's device number.
+    pub device: u16,
+    /// Class, subclass and programming interface: 0x020000 is an Ethernet controller.
+    pub class: u32,
+    /// The revision.
+    pub revision: u8,
+}
+
+impl std::fmt::Display for PciIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:04x}:{:04x}", self.vendor, self.device)
+    }
+}
+
+/// What can go wrong with a bus.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BusError {
+    /// A register access failed.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// A mapping failed.
+    #[error(transparent)]
+    Dma(#[from] DmaError),
+    /// There is no such BAR.
+    #[error("the device has no usable BAR {0}")]
+    NoBar(u8),
+    /// There is no such interrupt.
+    #[error("interrupt {vector} cannot be had: {reason}")]
+    NoInterrupt {
+        /// the vector
+        vector: u16,
+        /// why
+        reason: String,
+    },
+    /// The device cannot be reset.
+    #[error("the device cannot be reset: {0}")]
+    Reset(String),
+}

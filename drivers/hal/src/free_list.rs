@@ -1,0 +1,141 @@
+//! The free buffers of a pool: given back by any thread, taken by one.
+//!
+//! Giving back pushes onto a list by compare-and-swap. Taking never pops from that list: it takes the *whole* list by one swap and goes
+//! through it privately. So there is no ABA problem, no lock, and one atomic operation for a batch of takes.
+
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicU32, Ordering};
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU32, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+const EMPTY: u32 = u32::MAX;
+const CLOSED: u32 = u32::MAX - 1;
+
+/// The part that any thread may touch: a list head, and for each index the next one.
+pub(crate) struct FreeList {
+    head: CachePadded<AtomicU32>,
+    next: Box<[AtomicU32]>,
+}
+
+/// A list that is private to the taker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chain(u32);
+
+/// The list was closed: its owner is gone.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Closed;
+
+impl FreeList {
+    /// A list over the indices below `len`, all of them in the returned chain.
+    pub(crate) fn full(len: u32) -> (Self, Chain) {
+        assert!(len < CLOSED, "at most {CLOSED} buffers");
+        let next = (0..len).map(|index| AtomicU32::new(if index + 1 == len { EMPTY } else { index + 1 })).collect();
+        (Self { head: CachePadded::new(AtomicU32::new(EMPTY)), next }, Chain(if len == 0 { EMPTY } else { 0 }))
+    }
+
+    /// Gives an index back.
+    #[inline]
+    pub(crate) fn give(&self, index: u32) -> Result<(), Closed> {
+        let mut head = self.head.load(Ordering::Relaxed);
+        loop {
+            if head == CLOSED {
+                return Err(Closed);
+            }
+            self.next[index as usize].store(head, Ordering::Relaxed);
+            match self.head.compare_exchange_weak(head, index, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Takes an index from the chain, which is filled again with all that was given back when it is empty.
+    #[inline]
+    pub(crate) fn take(&self, chain: &mut Chain) -> Option<u32> {
+        if chain.0 == EMPTY {
+            chain.0 = self.head.swap(EMPTY, Ordering::Acquire);
+            if chain.0 == EMPTY {
+                return None;
+            }
+        }
+        let index = chain.0;
+        chain.0 = self.next[index as usize].load(Ordering::Relaxed);
+        Some(index)
+    }
+
+    /// Ends the list: what is given back from now on is refused. Returns how many indices are in the list and the chain.
+    pub(crate) fn close(&self, chain: Chain) -> u32 {
+        [self.head.swap(CLOSED, Ordering::Acquire), chain.0].into_iter().map(|head| self.count(head)).sum()
+    }
+
+    fn count(&self, mut head: u32) -> u32 {
+        let mut count = 0;
+        while head != EMPTY {
+            count += 1;
+            head = self.next[head as usize].load(Ordering::Relaxed);
+        }
+        count
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_index_is_handed_out_once() {
+        let (list, mut chain) = FreeList::full(5);
+        let taken: HashSet<u32> = std::iter::from_fn(|| list.take(&mut chain)).collect();
+        assert_eq!(taken, (0..5).collect());
+        list.give(3).unwrap();
+        assert_eq!(list.take(&mut chain), Some(3));
+        assert_eq!(list.take(&mut chain), None);
+    }
+
+    #[test]
+    fn an_empty_list_has_nothing() {
+        let (list, mut chain) = FreeList::full(0);
+        assert_eq!(list.take(&mut chain), None);
+    }
+
+    #[test]
+    fn a_closed_list_counts_what_it_holds_and_refuses_more() {
+        let (list, mut chain) = FreeList::full(4);
+        let index = list.take(&mut chain).unwrap();
+        let out = list.take(&mut chain).unwrap();
+        list.give(index).unwrap();
+        assert_eq!(list.close(chain), 3);
+        assert_eq!(list.give(out), Err(Closed));
+    }
+}
+
+/// All interleavings of two givers and a taker: `RUSTFLAGS="--cfg loom" cargo test -p pagewire-hal --lib free_list`
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+
+    #[test]
+    fn nothing_is_lost_or_doubled() {
+        loom::model(|| {
+            let (list, mut chain) = FreeList::full(2);
+            let list = Arc::new(list);
+            let (a, b) = (list.take(&mut chain).unwrap(), list.take(&mut chain).unwrap());
+            let givers = [a, b].map(|index| {
+                let list = Arc::clone(&list);
+                loom::thread::spawn(move || list.give(index).unwrap())
+            });
+            let first = list.take(&mut chain);
+            for giver in givers {
+                giver.join().unwrap();
+            }
+            let mut all: Vec<u32> = first.into_iter().chain(std::iter::from_fn(|| list.take(&mut chain))).collect();
+            all.sort_unstable();
+            assert_eq!(all, [0, 1]);
+        });
+    }
+}

@@ -1,0 +1,65 @@
+//! What a frame asks of the NIC.
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// Work that a NIC can do for a frame.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+    pub struct OffloadFlags: u8 {
+        /// Fill the IPv4 header checksum. The frame's field is 0.
+        const IPV4_CHECKSUM = 1 << 0;
+        /// Fill the UDP checksum. The frame's field holds the folded pseudo-header sum with the length, not complemented.
+        const UDP_CHECKSUM = 1 << 1;
+        /// Fill the TCP checksum. The field as for UDP.
+        const TCP_CHECKSUM = 1 << 2;
+        /// Cut a TCP frame over IPv4 into segments of `mss` payload bytes. The IPv4 length and checksum are 0, the TCP field holds the
+        /// pseudo-header sum *without* the length. Includes the checksums.
+        const TCP4_SEGMENTATION = 1 << 3;
+        /// The same over IPv6; the payload length is 0.
+        const TCP6_SEGMENTATION = 1 << 4;
+        /// Insert an 802.1Q tag.
+        const VLAN_TAG = 1 << 5;
+    }
+}
+
+impl OffloadFlags {
+    /// Both kinds of TCP segmentation.
+    pub const SEGMENTATION: Self = Self::TCP4_SEGMENTATION.union(Self::TCP6_SEGMENTATION);
+
+    /// The names, as `ethtool -k` users know them, for tables and messages.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        [
+            (Self::IPV4_CHECKSUM, "ipv4-checksum"),
+            (Self::UDP_CHECKSUM, "udp-checksum"),
+            (Self::TCP_CHECKSUM, "tcp-checksum"),
+            (Self::TCP4_SEGMENTATION, "tso4"),
+            (Self::TCP6_SEGMENTATION, "tso6"),
+            (Self::VLAN_TAG, "vlan"),
+        ]
+        .into_iter()
+        .filter(move |(flag, _)| self.contains(*flag))
+        .map(|(_, name)| name)
+    }
+}
+
+/// What one frame asks for, and where its headers are. Offsets in bytes from the start of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Offload {
+    /// The work.
+    pub flags: OffloadFlags,
+    /// Where the IP header starts: 14, or 18 behind a tag in the frame.
+    pub ip_start: u8,
+    /// Where the UDP or TCP header starts, at most 239 (the checksum's place has 8 bits in the 8254x).
+    pub l4_start: u8,
+    /// Where the payload starts, for segmentation.
+    pub payload_start: u8,
+    /// Payload bytes of a segment, for segmentation.
+    pub mss: u16,
+    /// The 802.1Q tag control information (priority, DEI, VLAN identifier), for [`OffloadFlags::VLAN_TAG`].
+    pub vlan_tag: u16,
+}
+
+impl Offload {
+    /// Nothing.
+    pub const NONE: Self = Self { flags: OffloadFlags::empty(), ip_start: 0, l4_start: 0, payload_start: 0, mss: 0, vlan_tag: 0 };
+}

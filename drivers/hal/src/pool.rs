@@ -1,0 +1,384 @@
+//! Packet buffers in one piece of shared memory.
+//!
+//! One thread takes buffers from a [`Pool`]; a [`Buffer`] returns when it is dropped, on whichever thread that happens. The memory can be
+//! mapped in any number of spaces: a buffer knows its offset in the pool, a queue adds where its own space has the pool
+//! ([`PoolMapping`]). So a frame that one NIC received can be sent by another without a copy.
+//!
+//! A buffer that is posted belongs to the ring (the fbuf rule): it is moved into the queue and cannot be changed until the queue drops it
+//! or hands it back.
+//!
+//! Neither a take nor a return touches a reference count: the pool counts at its own end what is still out, and the last buffer to
+//! come back then frees the memory.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::free_list::{Chain, FreeList};
+use crate::memory::SharedMemory;
+use crate::segment::{Domain, Segment};
+use crate::space::{Access, DmaError, DmaSpace, Mapping};
+
+/// How a [`Pool`] is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// How many buffers, 1 to 1,048,576.
+    pub buffers: u32,
+    /// The size of a buffer in bytes: a power of two from 64 to 32,768. The default, 2048, holds a frame of 1518 bytes.
+    pub buffer_size: u16,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self { buffers: 2048, buffer_size: 2048 }
+    }
+}
+
+/// A pool of equal buffers. One thread takes from it.
+///
+/// ```
+/// # use pagewire_hal as hal;
+/// use hal::{Pool, PoolConfig};
+/// let mut pool = Pool::new(PoolConfig { buffers: 1, ..Default::default() })?;
+/// let mut buffer = pool.take().unwrap();
+/// buffer.set(b"header");
+/// assert!(pool.take().is_none());
+/// std::thread::spawn(move || drop(buffer)).join().unwrap();
+/// assert!(pool.take().is_some());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Pool {
+    core: NonNull<Core>,
+    chain: Chain,
+}
+
+/// What the buffers share with their pool; freed when the pool is dropped and all buffers are back.
+struct Core {
+    memory: SharedMemory,
+    domain: Domain,
+    buffer_size: u32,
+    free: FreeList,
+    buffers: u32,
+    /// Buffers that came back after the pool was dropped count down; the pool adds, as it goes, how many there are to wait for.
+    orphans: AtomicI64,
+}
+
+// SAFETY: a Pool is the only taker; everything behind `core` may be used from any thread (SharedMemory, FreeList and atomics are Sync).
+unsafe impl Send for Pool {}
+
+impl Pool {
+    /// A pool on huge pages where there are any.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a configuration outside its ranges; otherwise what the system said.
+    pub fn new(config: PoolConfig) -> io::Result<Self> {
+        let PoolConfig { buffers, buffer_size } = config;
+        if !(1..=1 << 20).contains(&buffers) || !(64..=32_768).contains(&buffer_size) || !buffer_size.is_power_of_two() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("a pool of {buffers} buffers of {buffer_size} bytes (1 to 1048576 buffers, a power of two from 64 to 32768 bytes)"),
+            ));
+        }
+        let memory = SharedMemory::with_huge_pages("pagewire-pool", buffers as usize * usize::from(buffer_size))?;
+        let (free, chain) = FreeList::full(buffers);
+        let core =
+            Box::new(Core { memory, domain: Domain::new(), buffer_size: buffer_size.into(), free, buffers, orphans: AtomicI64::new(0) });
+        Ok(Self { core: NonNull::from(Box::leak(core)), chain })
+    }
+
+    /// A free buffer, empty; `None` when all are out.
+    #[inline]
+    pub fn take(&mut self) -> Option<Buffer> {
+        let core = self.core();
+        let mut chain = self.chain;
+        let index = core.free.take(&mut chain);
+        self.chain = chain;
+        index.map(|index| Buffer { core: self.core, index, len: 0 })
+    }
+
+    /// The size of each buffer in bytes.
+    pub fn buffer_size(&self) -> usize {
+        self.core().buffer_size as usize
+    }
+
+    /// How many buffers there are, in and out.
+    pub fn buffers(&self) -> u32 {
+        self.core().buffers
+    }
+
+    /// Whether the pool lies on huge pages.
+    pub fn huge_pages(&self) -> bool {
+        self.core().memory.huge_pages()
+    }
+
+    /// Maps the pool for the devices of `space`, readable and writable. Give the result to the queues that shall use it.
+    ///
+    /// # Errors
+    /// The space's [`DmaError`].
+    pub fn attach(&self, space: &Arc<dyn DmaSpace>) -> Result<PoolMapping, DmaError> {
+        let mapping = space.map_memory(&self.core().memory, Access::ReadWrite)?;
+        Ok(PoolMapping(Arc::new(Attached {
+            domain: self.core().domain,
+            base: mapping.iova(),
+            mapping: Some(mapping),
+            space: Arc::clone(space),
+        })))
+    }
+
+    fn core(&self) -> &Core {
+        // SAFETY: freed only by `Core::release`, after this Pool was dropped.
+        unsafe { self.core.as_ref() }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let core = self.core();
+        let out = core.buffers - core.free.close(self.chain);
+        Core::release(self.core, i64::from(out));
+    }
+}
+
+impl Core {
+    /// The pool adds the buffers that are out; each of them, coming back later, subtracts one. Whoever makes it zero *after the pool
+    /// added* is the last: before that, only negative numbers occur.
+    fn release(core: NonNull<Self>, change: i64) {
+        // SAFETY: the caller holds a buffer or the pool, which the count includes, so nobody has freed it.
+        let before = unsafe { core.as_ref() }.orphans.fetch_add(change, Ordering::AcqRel);
+        if before + change == 0 {
+            // SAFETY: made by Box::leak in `Pool::new`; the pool and all buffers are gone, so this is the only pointer.
+            drop(unsafe { Box::from_raw(core.as_ptr()) });
+        }
+    }
+}
+
+/// A packet buffer, owned: nobody else reads or writes it, a device included. Returns to its pool when dropped.
+pub struct Buffer {
+    core: NonNull<Core>,
+    index: u32,
+    len: u32,
+}
+
+// SAFETY: the buffer's bytes belong to it alone, and what it shares with the pool may be used from any thread.
+unsafe impl Send for Buffer {}
+// SAFETY: through a shared reference there is only reading by copy.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// The bytes in use.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether no bytes are in use.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The size in bytes.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        self.core().buffer_size as usize
+    }
+
+    /// The content becomes `bytes`.
+    ///
+    /// # Panics
+    /// When they do not fit.
+    #[inline]
+    pub fn set(&mut self, bytes: &[u8]) {
+        self.write(0, bytes);
+        self.len = bytes.len() as u32;
+    }
+
+    /// Writes at `offset` without a change of the length.
+    ///
+    /// # Panics
+    /// When the range passes the buffer's end.
+    #[inline]
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let start = self.range(offset, bytes.len());
+        self.core().memory.write_bytes(start, bytes);
+    }
+
+    /// The first `len` bytes are in use.
+    ///
+    /// # Panics
+    /// When the buffer is smaller.
+    #[inline]
+    pub fn set_len(&mut self, len: usize) {
+        assert!(len <= self.capacity(), "{len} bytes in a buffer of {}", self.capacity());
+        self.len = len as u32;
+    }
+
+    /// Copies from `offset` on into `bytes`.
+    ///
+    /// # Panics
+    /// When the range passes the buffer's end.
+    #[inline]
+    pub fn read(&self, offset: usize, bytes: &mut [u8]) {
+        let start = self.range(offset, bytes.len());
+        self.core().memory.read_bytes(start, bytes);
+    }
+
+    /// The bytes in use as a segment, relative to the pool; `None` when there are none.
+    #[inline]
+    pub(crate) fn segment<'w>(&self) -> Option<Segment<'w>> {
+        (self.len != 0).then(|| Segment::new(self.core().domain, self.start() as u64, self.len))
+    }
+
+    /// The whole buffer as a place to receive into, relative to the pool.
+    #[inline]
+    pub fn room(&self) -> Segment<'static> {
+        Segment::new(self.core().domain, self.start() as u64, self.core().buffer_size)
+    }
+
+    #[inline(always)]
+    fn start(&self) -> usize {
+        self.index as usize * self.core().buffer_size as usize
+    }
+
+    #[inline(always)]
+    fn range(&self, offset: usize, len: usize) -> usize {
+        let size = self.capacity();
+        assert!(offset <= size && len <= size - offset, "{len} bytes at {offset} of a buffer of {size}");
+        self.start() + offset
+    }
+
+    #[inline(always)]
+    fn core(&self) -> &Core {
+        // SAFETY: freed only when no buffer is out.
+        unsafe { self.core.as_ref() }
+    }
+}
+
+impl Drop for Buffer {
+    #[inline]
+    fn drop(&mut self) {
+        if self.core().free.give(self.index).is_err() {
+            Core::release(self.core, -1);
+        }
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({}, {} bytes)", self.index, self.len)
+    }
+}
+
+/// Where one space has a pool. Clones share it; the pool is unmapped when the last is dropped, so queues drop theirs after they stopped.
+#[derive(Clone)]
+pub struct PoolMapping(Arc<Attached>);
+
+struct Attached {
+    domain: Domain,
+    base: u64,
+    mapping: Option<Mapping>,
+    space: Arc<dyn DmaSpace>,
+}
+
+impl PoolMapping {
+    /// The domain of the pool's segments.
+    pub fn pool(&self) -> Domain {
+        self.0.domain
+    }
+
+    /// The domain of the space.
+    pub fn space(&self) -> Domain {
+        self.0.space.domain()
+    }
+
+    /// The bus address of the pool's first byte.
+    pub fn base(&self) -> u64 {
+        self.0.base
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if let Some(mapping) = self.mapping.take() {
+            // As with DmaMemory: what cannot be unmapped stays mapped, and the space counts it.
+            let _ = self.space.unmap(mapping);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(buffers: u32) -> Pool {
+        Pool::new(PoolConfig { buffers, buffer_size: 64 }).unwrap()
+    }
+
+    #[test]
+    fn buffers_do_not_overlap() {
+        let mut pool = pool(3);
+        let mut buffers: Vec<Buffer> = std::iter::from_fn(|| pool.take()).collect();
+        for (number, buffer) in buffers.iter_mut().enumerate() {
+            buffer.set(&[number as u8; 64]);
+        }
+        for (number, buffer) in buffers.iter().enumerate() {
+            let mut bytes = [0; 64];
+            buffer.read(0, &mut bytes);
+            assert_eq!(bytes, [number as u8; 64]);
+        }
+    }
+
+    #[test]
+    fn buffers_come_back_from_other_threads() {
+        let mut pool = pool(64);
+        let total = std::thread::scope(|scope| {
+            let (sender, receiver) = crossbeam::channel::unbounded::<Buffer>();
+            for _ in 0..3 {
+                let receiver = receiver.clone();
+                scope.spawn(move || receiver.into_iter().for_each(drop));
+            }
+            let mut total = 0;
+            while total < 10_000 {
+                match pool.take() {
+                    Some(buffer) => {
+                        sender.send(buffer).unwrap();
+                        total += 1;
+                    }
+                    None => std::thread::yield_now(),
+                }
+            }
+            drop(sender);
+            total
+        });
+        assert_eq!(total, 10_000);
+        assert_eq!(std::iter::from_fn(|| pool.take()).collect::<Vec<_>>().len(), 64);
+    }
+
+    #[test]
+    fn a_buffer_outlives_its_pool() {
+        let mut pool = pool(2);
+        let mut buffer = pool.take().unwrap();
+        let other = pool.take().unwrap();
+        drop(pool);
+        buffer.set(b"still here");
+        drop(other);
+        let mut bytes = [0; 10];
+        buffer.read(0, &mut bytes);
+        assert_eq!(&bytes, b"still here");
+    }
+
+    #[test]
+    fn a_configuration_outside_its_ranges_is_refused() {
+        for (buffers, buffer_size) in [(0, 2048), (1, 63), (1, 100), (u32::MAX, 2048)] {
+            assert!(Pool::new(PoolConfig { buffers, buffer_size }).is_err());
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "of a buffer of 64")]
+    fn a_write_past_a_buffer_is_stopped() {
+        pool(2).take().unwrap().write(60, b"12345");
+    }
+}

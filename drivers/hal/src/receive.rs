@@ -1,0 +1,107 @@
+//! Packets that arrived, in bursts.
+
+use bitflags::bitflags;
+
+use crate::pool::Buffer;
+
+bitflags! {
+    /// What the NIC found out about a packet.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct RxFlags: u8 {
+        /// The IPv4 header checksum was checked and is right.
+        const IPV4_CHECKSUM_GOOD = 1 << 0;
+        /// The UDP or TCP checksum was checked and is right.
+        const L4_CHECKSUM_GOOD = 1 << 1;
+        /// A VLAN tag was taken out; see [`Packet::vlan_tag`].
+        const VLAN_STRIPPED = 1 << 2;
+    }
+}
+
+/// Received packets, each over one or several buffers. Its memory is used again.
+#[derive(Debug, Default)]
+pub struct RxBurst {
+    heads: Vec<Head>,
+    buffers: Vec<Buffer>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    buffers: u16,
+    bytes: u32,
+    flags: RxFlags,
+    vlan_tag: u16,
+}
+
+/// One received packet, without the frame check sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct Packet<'b> {
+    /// The buffers, in order.
+    pub buffers: &'b [Buffer],
+    /// The sum of their lengths.
+    pub bytes: u32,
+    /// What the NIC found out.
+    pub flags: RxFlags,
+    /// The tag control information, with [`RxFlags::VLAN_STRIPPED`].
+    pub vlan_tag: u16,
+}
+
+impl Packet<'_> {
+    /// Copies the first bytes into `bytes`; returns how many there were.
+    pub fn copy_to(&self, bytes: &mut [u8]) -> usize {
+        let mut done = 0;
+        for buffer in self.buffers {
+            let len = buffer.len().min(bytes.len() - done);
+            buffer.read(0, &mut bytes[done..done + len]);
+            done += len;
+        }
+        done
+    }
+}
+
+impl RxBurst {
+    /// A burst with room for `packets` packets of one buffer before it has to allocate.
+    pub fn with_capacity(packets: usize) -> Self {
+        Self { heads: Vec::with_capacity(packets), buffers: Vec::with_capacity(packets) }
+    }
+
+    /// For a queue: adds a packet over `buffers`, whose lengths are set.
+    pub fn push(&mut self, buffers: impl IntoIterator<Item = Buffer>, flags: RxFlags, vlan_tag: u16) {
+        let first = self.buffers.len();
+        self.buffers.extend(buffers);
+        let own = &self.buffers[first..];
+        let head = Head { buffers: own.len() as u16, bytes: own.iter().map(|buffer| buffer.len() as u32).sum(), flags, vlan_tag };
+        self.heads.push(head);
+    }
+
+    /// How many packets there are.
+    pub fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Whether there is no packet.
+    pub fn is_empty(&self) -> bool {
+        self.heads.is_empty()
+    }
+
+    /// The packets in order.
+    pub fn packets(&self) -> impl Iterator<Item = Packet<'_>> {
+        let mut buffers = self.buffers.as_slice();
+        self.heads.iter().map(move |head| {
+            let (own, rest) = buffers.split_at(usize::from(head.buffers));
+            buffers = rest;
+            Packet { buffers: own, bytes: head.bytes, flags: head.flags, vlan_tag: head.vlan_tag }
+        })
+    }
+
+    /// Takes all buffers out, packet by packet, to send them on (`forward`).
+    pub fn drain(&mut self) -> impl Iterator<Item = Buffer> {
+        self.heads.clear();
+        self.buffers.drain(..)
+    }
+
+    /// Forgets the packets; their buffers return to the pool.
+    pub fn clear(&mut self) {
+        self.heads.clear();
+        self.buffers.clear();
+    }
+}
