@@ -60,11 +60,23 @@ impl SharedMemory {
             .ok_or_else(|| io::Error::new(io::ErrorKind::OutOfMemory, "a size beyond the address space"))?;
         let fd = memfd_create(name, flags)?;
         ftruncate(&fd, len as u64)?;
+        Self::map(fd, len, page == HUGE_PAGE)
+    }
+
+    /// The same memory once more, with a descriptor and a mapping of its own, for a space whose device lives in this process.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn map_again(&self) -> io::Result<Self> {
+        Self::map(self.fd.try_clone()?, self.len, self.huge)
+    }
+
+    fn map(fd: OwnedFd, len: usize, huge: bool) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice; nothing else is touched.
         let base =
             unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::POPULATE, &fd, 0)? };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Self { fd, base, len, huge: page == HUGE_PAGE })
+        Ok(Self { fd, base, len, huge })
     }
 
     /// The first byte, for a bus that maps by address. Valid as long as `self`; no reference may be made of it.
