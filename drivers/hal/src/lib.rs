@@ -10,6 +10,7 @@
 //! | [`memory`] | memory shared with a device; values go in and out by copy |
 //! | [`pool`] | packet buffers, which return to their pool when dropped, from any thread |
 //! | [`segment`], [`offload`], [`frame`] | what is sent: gathered segments, requests to the NIC, bursts of frames |
+//! | [`ring`], [`address_map`] | what every queue is made of: descriptors, and from segments to bus addresses |
 //! | [`receive`] | what arrives: packets over one or several buffers |
 //! | [`progress`] | how far a queue is, and when a retired mapping may go |
 //! | [`nic`] | the traits of a NIC and its queues |
@@ -20,6 +21,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod address_map;
 pub mod barrier;
 pub mod bus;
 pub mod doorbell;
@@ -33,12 +35,14 @@ pub mod pool;
 pub mod progress;
 pub mod receive;
 pub mod registers;
+pub mod ring;
 pub mod segment;
 pub mod space;
 pub mod virtio;
 
 mod free_list;
 
+pub use address_map::AddressMap;
 pub use bus::{BusDevice, BusError, PciIdentity};
 pub use doorbell::Doorbell;
 pub use frame::{Burst, Frame};
@@ -51,5 +55,6 @@ pub use pool::{Buffer, Pool, PoolConfig};
 pub use progress::{Fence, Progress};
 pub use receive::{Packet, RxBurst};
 pub use registers::{RegisterError, Registers};
+pub use ring::DescriptorRing;
 pub use segment::Segment;
 pub use space::{Access, DmaError, DmaLimits, DmaSpace, Mapping};

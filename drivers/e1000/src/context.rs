@@ -1,0 +1,218 @@
+//! From a frame's request to context and data descriptors.
+//!
+//! The device keeps one context for checksums and one for segmentation (manual 3.3.6); a context descriptor is written only when the
+//! kept one does not fit the next frame.
+
+use hal::{NicError, Offload, OffloadFlags};
+
+use crate::descriptor::{Command, Context, PacketOptions};
+
+/// The checksum's place in a header, from the header's start.
+const IPV4_CHECKSUM: u8 = 10;
+const UDP_CHECKSUM: u8 = 6;
+const TCP_CHECKSUM: u8 = 16;
+
+/// What the device keeps; and the last frame's request with what came of it, since neighbouring frames mostly ask for the same.
+#[derive(Default)]
+pub struct Contexts {
+    checksum: Option<Context>,
+    segmentation: Option<Context>,
+    last: Option<Last>,
+}
+
+struct Last {
+    offload: Offload,
+    /// The shortest frame that holds the offsets.
+    least: u32,
+    prepared: Prepared,
+}
+
+/// What a frame's data descriptors carry, and the context that has to be written before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// For every data descriptor.
+    pub command: Command,
+    /// For every data descriptor (QEMU's e1000 reads the first, its e1000e the last).
+    pub options: PacketOptions,
+    /// VLE, for the last data descriptor.
+    pub last: Command,
+    /// The context to write first.
+    pub context: Option<Context>,
+}
+
+impl Contexts {
+    /// Forgets everything: the device was reset.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// What a frame of `bytes` bytes with this request needs. A context in the answer counts as written.
+    #[inline]
+    pub fn prepare(&mut self, offload: &Offload, bytes: u32) -> Result<Prepared, NicError> {
+        if let Some(last) = &self.last
+            && last.offload == *offload
+            && bytes >= last.least
+        {
+            return Ok(last.prepared);
+        }
+        self.prepare_other(offload, bytes)
+    }
+
+    /// The same for a request unlike the last one.
+    fn prepare_other(&mut self, offload: &Offload, bytes: u32) -> Result<Prepared, NicError> {
+        self.last = None;
+        let command = Command::DEXT | Command::IFCS;
+        let last = if offload.flags.contains(OffloadFlags::VLAN_TAG) { Command::VLE } else { Command::empty() };
+        let segmentation = offload.flags.intersects(OffloadFlags::SEGMENTATION);
+        let prepared = if segmentation {
+            let wanted = segmentation_context(offload, bytes)?;
+            let context = (self.segmentation.replace(wanted) != Some(wanted)).then_some(wanted);
+            let ip = if offload.flags.contains(OffloadFlags::TCP4_SEGMENTATION) { PacketOptions::IXSM } else { PacketOptions::empty() };
+            Prepared { command: command | Command::TSE, options: PacketOptions::TXSM | ip, last, context }
+        } else if offload.flags.intersects(OffloadFlags::IPV4_CHECKSUM | OffloadFlags::UDP_CHECKSUM | OffloadFlags::TCP_CHECKSUM) {
+            let (wanted, options) = checksum_context(offload, bytes)?;
+            let context = (self.checksum.replace(wanted) != Some(wanted)).then_some(wanted);
+            Prepared { command, options, last, context }
+        } else {
+            Prepared { command, options: PacketOptions::empty(), last, context: None }
+        };
+        if !segmentation {
+            // The context of a segmented frame has the frame's own length in it, so it is not remembered by the request alone.
+            let least = if prepared.options.is_empty() { 0 } else { u32::from(offload.l4_start) + 18 };
+            self.last = Some(Last { offload: *offload, least, prepared: Prepared { context: None, ..prepared } });
+        }
+        Ok(prepared)
+    }
+}
+
+fn unsupported(what: &str) -> NicError {
+    NicError::UnsupportedOffload(what.to_owned())
+}
+
+/// Without offsets that fit the frame, the device would write a checksum anywhere. Returns where the checksum goes.
+fn check_offsets(offload: &Offload, bytes: u32, checksum_at: u8) -> Result<u8, NicError> {
+    let Offload { ip_start, l4_start, .. } = *offload;
+    // 239 + 16 is the last place that the 8-bit fields can name.
+    if ip_start < 14 || l4_start > 239 || l4_start - ip_start.min(l4_start) < 20 || u32::from(l4_start + checksum_at) + 2 > bytes {
+        return Err(unsupported("a checksum outside the frame's headers, or beyond byte 255"));
+    }
+    Ok(l4_start + checksum_at)
+}
+
+fn ip_context(offload: &Offload) -> Context {
+    // For IPv6 there is no IP checksum; IPCSE 0 and no IXSM (manual 3.5.6).
+    Context { ipcss: offload.ip_start, ipcso: offload.ip_start + IPV4_CHECKSUM, tucss: offload.l4_start, ..Context::default() }
+}
+
+fn checksum_context(offload: &Offload, bytes: u32) -> Result<(Context, PacketOptions), NicError> {
+    let tcp = offload.flags.contains(OffloadFlags::TCP_CHECKSUM);
+    if tcp && offload.flags.contains(OffloadFlags::UDP_CHECKSUM) {
+        return Err(unsupported("a UDP and a TCP checksum at once"));
+    }
+    let tucso = check_offsets(offload, bytes, if tcp { TCP_CHECKSUM } else { UDP_CHECKSUM })?;
+    let l4 = tcp || offload.flags.contains(OffloadFlags::UDP_CHECKSUM);
+    let mut options = if l4 { PacketOptions::TXSM } else { PacketOptions::empty() };
+    let mut context = Context { tucso, ..ip_context(offload) };
+    if offload.flags.contains(OffloadFlags::IPV4_CHECKSUM) {
+        options |= PacketOptions::IXSM;
+        context.ipcse = u16::from(offload.l4_start) - 1;
+        context.command |= Command::IP.bits();
+    }
+    if tcp {
+        context.command |= Command::TCP.bits();
+    }
+    Ok((context, options))
+}
+
+fn segmentation_context(offload: &Offload, bytes: u32) -> Result<Context, NicError> {
+    let ipv4 = offload.flags.contains(OffloadFlags::TCP4_SEGMENTATION);
+    if ipv4 && offload.flags.contains(OffloadFlags::TCP6_SEGMENTATION) {
+        return Err(unsupported("segmentation for IPv4 and IPv6 at once"));
+    }
+    let tucso = check_offsets(offload, bytes, TCP_CHECKSUM)?;
+    let headers = u32::from(offload.payload_start);
+    if offload.payload_start < offload.l4_start.saturating_add(20) || headers >= bytes || offload.mss == 0 {
+        return Err(unsupported("segmentation without a payload or a segment size"));
+    }
+    let mut command = Command::TSE | Command::TCP;
+    let mut context =
+        Context { tucso, payload_len: bytes - headers, header_len: offload.payload_start, mss: offload.mss, ..ip_context(offload) };
+    if ipv4 {
+        context.ipcse = u16::from(offload.l4_start) - 1;
+        command |= Command::IP;
+    }
+    context.command = command.bits();
+    Ok(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn udp() -> Offload {
+        Offload { flags: OffloadFlags::IPV4_CHECKSUM | OffloadFlags::UDP_CHECKSUM, ip_start: 14, l4_start: 34, ..Offload::NONE }
+    }
+
+    fn tso(mss: u16) -> Offload {
+        Offload { flags: OffloadFlags::TCP4_SEGMENTATION, ip_start: 14, l4_start: 34, payload_start: 54, mss, ..Offload::NONE }
+    }
+
+    #[test]
+    fn a_context_is_written_once_for_frames_that_share_it() {
+        let mut contexts = Contexts::default();
+        let first = contexts.prepare(&udp(), 1514).unwrap();
+        assert_eq!(
+            first.context,
+            Some(Context { ipcss: 14, ipcso: 24, ipcse: 33, tucss: 34, tucso: 40, command: 2, ..Context::default() })
+        );
+        assert_eq!(first.options, PacketOptions::IXSM | PacketOptions::TXSM);
+        assert_eq!(contexts.prepare(&udp(), 100).unwrap().context, None);
+    }
+
+    #[test]
+    fn checksum_and_segmentation_contexts_are_kept_apart() {
+        let mut contexts = Contexts::default();
+        assert!(contexts.prepare(&udp(), 1514).unwrap().context.is_some());
+        assert!(contexts.prepare(&tso(1448), 10_000).unwrap().context.is_some());
+        assert_eq!(contexts.prepare(&udp(), 1514).unwrap().context, None);
+        assert_eq!(contexts.prepare(&tso(1448), 10_000).unwrap().context, None);
+        assert!(contexts.prepare(&tso(1448), 10_001).unwrap().context.is_some(), "the length is part of the context");
+    }
+
+    #[test]
+    fn a_frame_without_a_request_needs_no_context_and_spoils_none() {
+        let mut contexts = Contexts::default();
+        contexts.prepare(&udp(), 1514).unwrap();
+        let plain = contexts.prepare(&Offload::NONE, 60).unwrap();
+        assert_eq!((plain.context, plain.options), (None, PacketOptions::empty()));
+        assert_eq!(contexts.prepare(&udp(), 1514).unwrap().context, None);
+    }
+
+    #[test]
+    fn after_a_reset_the_context_is_written_again() {
+        let mut contexts = Contexts::default();
+        contexts.prepare(&udp(), 1514).unwrap();
+        contexts.forget();
+        assert!(contexts.prepare(&udp(), 1514).unwrap().context.is_some());
+    }
+
+    #[test]
+    fn offsets_that_cannot_be_right_are_refused() {
+        let mut contexts = Contexts::default();
+        for wrong in [
+            Offload { l4_start: 20, ..udp() },
+            Offload { ip_start: 0, ..udp() },
+            Offload { l4_start: 240, ..udp() },
+            Offload { flags: OffloadFlags::UDP_CHECKSUM | OffloadFlags::TCP_CHECKSUM, ..udp() },
+            tso(0),
+            Offload { payload_start: 40, ..tso(1448) },
+            Offload { flags: OffloadFlags::SEGMENTATION, ..tso(1448) },
+        ] {
+            assert!(contexts.prepare(&wrong, 1514).is_err(), "{wrong:?}");
+        }
+        contexts.prepare(&udp(), 42).unwrap();
+        assert!(contexts.prepare(&udp(), 41).is_err(), "the frame ends before the checksum");
+        let ip_only = Offload { flags: OffloadFlags::IPV4_CHECKSUM, ip_start: 250, l4_start: 255, ..Offload::NONE };
+        assert!(contexts.prepare(&ip_only, 1514).is_err());
+    }
+}

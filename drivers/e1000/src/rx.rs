@@ -1,0 +1,186 @@
+//! The receive ring (manual 3.2).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hal::nic::RxCounters;
+use hal::pool::PoolMapping;
+use hal::receive::RxFlags;
+use hal::registers::Width;
+use hal::{AddressMap, Buffer, DescriptorRing, DmaSpace, Doorbell, NicError, Pool, Registers, RxBurst, RxQueue, barrier};
+
+use crate::descriptor::{Received, RxErrors, RxStatus, STATUS_BYTE};
+use crate::registers::offset;
+
+/// What the device takes a receive buffer to hold (RCTL.BSIZE 0).
+pub const BUFFER: u32 = 2048;
+
+/// The largest packet that the device receives, in bytes (manual 13.4.22, LPE).
+pub const MAX_PACKET: usize = 16_384;
+
+/// The receive queue of an 82540EM.
+pub struct RxRing {
+    ring: DescriptorRing,
+    addresses: AddressMap,
+    doorbell: Doorbell,
+    registers: Registers,
+    /// The next descriptor to give to the device, which is what the doorbell tells.
+    tail: u16,
+    /// The next descriptor that the device fills.
+    head: u16,
+    /// The buffers that the device has, oldest first.
+    posted: VecDeque<Buffer>,
+    /// The packet of which the end has not come yet.
+    packet: Vec<Buffer>,
+    packet_bytes: usize,
+    /// Dropping until the end of a packet that is longer than any can be.
+    overlong: bool,
+    counters: RxCounters,
+}
+
+impl RxRing {
+    pub fn new(space: &Arc<dyn DmaSpace>, registers: &Registers, len: u16) -> Result<Self, NicError> {
+        Ok(Self {
+            ring: DescriptorRing::new(space, "e1000-rx", len)?,
+            addresses: AddressMap::new(&**space),
+            doorbell: Doorbell::register(registers, offset::RDT, Width::Double)?,
+            registers: registers.clone(),
+            tail: 0,
+            head: 0,
+            posted: VecDeque::with_capacity(len.into()),
+            packet: Vec::with_capacity(MAX_PACKET / BUFFER as usize + 1),
+            packet_bytes: 0,
+            overlong: false,
+            counters: RxCounters::default(),
+        })
+    }
+
+    /// Tells the stopped device where the ring is; it has no buffers then.
+    pub fn program(&mut self) -> Result<(), NicError> {
+        self.settle();
+        let base = self.ring.iova();
+        for (register, value) in [
+            (offset::RDBAL, base as u32),
+            (offset::RDBAH, (base >> 32) as u32),
+            (offset::RDLEN, u32::from(self.ring.len()) * DescriptorRing::DESCRIPTOR as u32),
+            (offset::RDH, 0),
+            (offset::RDT, 0),
+            (offset::RDTR, 0),
+        ] {
+            self.registers.write::<u32>(register, value)?;
+        }
+        Ok(())
+    }
+
+    /// The device is stopped: its buffers return to the pool.
+    pub fn settle(&mut self) {
+        self.posted.clear();
+        self.forget_packet();
+        self.overlong = false;
+        (self.head, self.tail) = (0, 0);
+    }
+
+    pub fn attach_pool(&mut self, pool: PoolMapping) -> Result<(), NicError> {
+        if self.addresses.attach(pool) { Ok(()) } else { Err(NicError::ForeignSpace) }
+    }
+
+    fn forget_packet(&mut self) {
+        self.packet.clear();
+        self.packet_bytes = 0;
+    }
+
+    /// Takes the buffer of a descriptor that is done. Whether the packet it belongs to is complete.
+    fn accept(&mut self, received: Received, mut buffer: Buffer) -> Result<bool, NicError> {
+        let len = usize::from(received.len);
+        if len > BUFFER as usize {
+            return Err(NicError::Protocol(format!(
+                "a received length of {len} bytes in a buffer of {BUFFER} (receive descriptor {})",
+                self.head
+            )));
+        }
+        let end = received.status.contains(RxStatus::EOP);
+        self.packet_bytes += len;
+        self.overlong |= self.packet_bytes > MAX_PACKET || self.packet.len() == self.packet.capacity();
+        if !self.overlong {
+            buffer.set_len(len);
+            self.packet.push(buffer);
+        }
+        if !end {
+            return Ok(false);
+        }
+        // Errors are valid with EOP; an error spoils the whole packet.
+        let spoiled = received.errors.intersects(RxErrors::SPOILED) || self.packet_bytes == 0;
+        if self.overlong || spoiled {
+            self.counters.dropped += 1;
+            self.overlong = false;
+            self.forget_packet();
+            return Ok(false);
+        }
+        Ok(true)
+    }
+}
+
+fn flags(received: Received) -> RxFlags {
+    let Received { status, errors, .. } = received;
+    let mut flags = RxFlags::empty();
+    if !status.contains(RxStatus::IXSM) {
+        flags.set(RxFlags::IPV4_CHECKSUM_GOOD, status.contains(RxStatus::IPCS) && !errors.contains(RxErrors::IPE));
+        flags.set(RxFlags::L4_CHECKSUM_GOOD, status.contains(RxStatus::TCPCS) && !errors.contains(RxErrors::TCPE));
+    }
+    flags.set(RxFlags::VLAN_STRIPPED, status.contains(RxStatus::VP));
+    flags
+}
+
+impl RxQueue for RxRing {
+    fn refill(&mut self, pool: &mut Pool) -> Result<usize, NicError> {
+        let room = usize::from(self.ring.len()) - 1 - self.posted.len();
+        let mut count = 0;
+        while count < room {
+            let Some(buffer) = pool.take() else { break };
+            let place = buffer.room();
+            if place.len() < BUFFER {
+                return Err(NicError::Config(format!(
+                    "receive buffers of {} bytes; the 82540EM is set to {BUFFER}: make the pool's buffers at least that large",
+                    place.len()
+                )));
+            }
+            let address = self.addresses.resolve(&place).ok_or(NicError::UnmappedSegment)?;
+            self.ring.write(self.tail, [address, 0]);
+            self.tail = self.ring.next(self.tail);
+            self.posted.push_back(buffer);
+            count += 1;
+        }
+        if count > 0 {
+            barrier::write();
+            self.doorbell.ring(self.tail.into())?;
+        }
+        Ok(count)
+    }
+
+    fn receive(&mut self, burst: &mut RxBurst, limit: usize) -> Result<usize, NicError> {
+        let mut count = 0;
+        while count < limit && !self.posted.is_empty() {
+            let done = self.ring.read_byte(self.head, STATUS_BYTE);
+            if !RxStatus::from_bits_retain(done).contains(RxStatus::DD) {
+                break;
+            }
+            barrier::read();
+            let received = Received::new(self.ring.read_high(self.head));
+            let Some(buffer) = self.posted.pop_front() else { break };
+            let complete = self.accept(received, buffer)?;
+            self.head = self.ring.next(self.head);
+            if complete {
+                self.counters.packets += 1;
+                self.counters.bytes += self.packet_bytes as u64;
+                burst.push(self.packet.drain(..), flags(received), received.vlan_tag);
+                self.packet_bytes = 0;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    fn counters(&self) -> RxCounters {
+        self.counters
+    }
+}
