@@ -53,13 +53,17 @@ pub struct E1000Config {
     pub mtu: u16,
     /// Strip VLAN tags of received packets, and allow [`OffloadFlags::VLAN_TAG`]. Default true.
     pub vlan: bool,
+    /// What the NIC offers to do for frames; less than all leaves the work to software. Default: all.
+    pub offloads: OffloadFlags,
+    /// Offers to gather a frame from several segments. Default true.
+    pub gather: bool,
     /// What is received from the start. Default: the station address and broadcast.
     pub filter: RxFilter,
 }
 
 impl Default for E1000Config {
     fn default() -> Self {
-        Self { tx_descriptors: 256, rx_descriptors: 256, mtu: 1500, vlan: true, filter: RxFilter::default() }
+        Self { tx_descriptors: 256, rx_descriptors: 256, mtu: 1500, vlan: true, offloads: OffloadFlags::all(), gather: true, filter: RxFilter::default() }
     }
 }
 
@@ -240,11 +244,13 @@ impl Nic for E1000 {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let mut offloads = OffloadFlags::all();
-        offloads.set(OffloadFlags::VLAN_TAG, self.config.vlan);
+        let mut offloads = self.config.offloads;
+        if !self.config.vlan {
+            offloads -= OffloadFlags::VLAN_TAG;
+        }
         Capabilities {
             offloads,
-            max_segments: self.tx.max_segments(),
+            max_segments: if self.config.gather { self.tx.max_segments() } else { 1 },
             max_frame: self.config.max_frame(),
             max_segmentation: self.tx.max_segmentation(),
             vlan_strip: self.config.vlan,

@@ -1,0 +1,7 @@
+//! Devices in this process, stepped on the caller's thread, that misbehave on demand.
+//!
+//! A model is an independent reading of a device's manual: it has its own definitions of registers and descriptors and knows no driver. It has
+//! three uses: it shows what a device does with what a driver wrote, it makes every failure that a driver has to survive happen at a chosen
+//! moment, and it keeps a list of what the driver did that the manual forbids, which a test expects to be empty.
+
+pub mod e1000;

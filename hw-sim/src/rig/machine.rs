@@ -1,0 +1,242 @@
+//! A running QEMU with its connections. It lives as long as the rig, a device, its registers or its DMA space.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hal::progress::ProgressBoard;
+use hal::registers::Width;
+use hal::segment::Domain;
+use hal::{BusError, RegisterError};
+
+use super::command_line::{self, Netdev};
+use super::dimm::Dimms;
+use super::nic::Model;
+use super::pci::Function;
+use super::process::Process;
+use super::qmp::{Qmp, QmpError};
+use super::qtest::{Place, Qtest, QtestError};
+use super::timeout::{self, poll_until, wait_readable};
+use super::{RigConfig, RigError};
+use crate::install;
+use crate::wire::{Bridge, End, Gate, Relay, WireConfig};
+
+/// How long a QEMU that has closed a socket may take to end.
+const DYING: Duration = Duration::from_secs(2);
+
+/// A port that nothing answers at; reading it changes nothing (POST codes are written there).
+const IDLE_PORT: Place = Place::Port(0x80);
+
+/// The machine. Fields are dropped in this order: QEMU ends before what it is connected to.
+pub(crate) struct Machine {
+    pub(crate) model: Model,
+    pub(crate) address: String,
+    pub(crate) function: Function,
+    pub(crate) domain: Domain,
+    pub(crate) queues: ProgressBoard,
+    pub(crate) dimms: Mutex<Dimms>,
+    /// Somebody has the device open.
+    pub(crate) open: AtomicBool,
+    qtest: Mutex<Qtest>,
+    qmp: Mutex<Qmp>,
+    process: Process,
+    gate: Option<Gate>,
+    _relay: Option<Relay>,
+    _bridge: Option<Bridge>,
+}
+
+impl Machine {
+    pub(crate) fn start(config: RigConfig) -> Result<Self, RigError> {
+        let RigConfig { model, wire, pcap, mac, wire_timeout } = config;
+        let setpriv = install::tool("setpriv", "util-linux")?;
+        let qemu = install::tool(super::QEMU, super::QEMU_PACKAGE)?;
+        if let Some(path) = &pcap {
+            fs::File::create(path).map_err(|source| RigError::Pcap { path: path.clone(), source })?;
+        }
+
+        // Gone as soon as QEMU has connected, so that whatever ends this process later leaves nothing behind.
+        let directory = tempfile::Builder::new().prefix("pagewire-rig-").tempdir().map_err(setup("make a temporary directory"))?;
+        let path = |name: &str| directory.path().join(name);
+        let (bios, qtest, qmp, stream) = (path("bios"), path("qtest"), path("qmp"), path("wire"));
+        fs::write(&bios, command_line::bios()).map_err(setup("write the BIOS"))?;
+        let qtest_listener = listen(&qtest)?;
+        let qmp_listener = listen(&qmp)?;
+
+        let mut bridge = None;
+        let (netdev, end): (_, Option<End>) = match &wire {
+            WireConfig::User { forwards } => (Netdev::User(forwards), None),
+            WireConfig::Tap { name } => (Netdev::Tap(name), None),
+            WireConfig::Dgram { local, remote } => {
+                let (started, end) = Bridge::start(local, remote)?;
+                bridge = Some(started);
+                (Netdev::Stream(&stream), Some(end))
+            }
+            WireConfig::Local(_) => (Netdev::Stream(&stream), None),
+        };
+        let (bios, qtest, qmp) = (&bios, &qtest, &qmp);
+        let options =
+            command_line::Machine { qemu: &qemu, setpriv: &setpriv, bios, qtest, qmp, netdev, model, mac, pcap: pcap.as_deref() };
+        let command = options.command();
+        let end = match wire {
+            WireConfig::Local(end) => Some(end),
+            _ => end,
+        };
+        let tap = tap_name(&wire);
+        let stream_listener = end.as_ref().map(|_| listen(&stream)).transpose()?;
+
+        tracing::debug!(?command, "starting QEMU");
+        let process = Process::start(command).map_err(setup("start QEMU"))?;
+        let connect = |listener: &UnixListener, what: &str| accept(listener, &process, what).map_err(|error| with_remedy(error, &tap));
+        let qtest = connect(&qtest_listener, "its qtest socket")?;
+        let qmp = connect(&qmp_listener, "its QMP socket")?;
+        let stream = stream_listener.map(|listener| connect(&listener, "its wire")).transpose()?;
+
+        let mut qmp = Qmp::new(qmp).map_err(|error| died(&process, &error))?;
+        qmp.execute("query-version", serde_json::json!({})).map_err(|error| died(&process, &error))?;
+        drop(directory);
+
+        let mut qtest = Qtest::new(qtest).map_err(setup("prepare the qtest socket"))?;
+        let function = qtest
+            .intercept_interrupts()
+            .and_then(|()| Function::set_up(&mut qtest))
+            .map_err(|error| died(&process, &error))?
+            .ok_or_else(|| RigError::Protocol("the NIC is not on its bus".to_owned()))?;
+
+        let relay = match (stream, end) {
+            (Some(stream), Some(end)) => Some(Relay::start(stream, end).map_err(setup("start the wire"))?),
+            _ => None,
+        };
+        let delivery = bridge.as_ref().map(Bridge::delivery);
+        let gate = relay.as_ref().map(|relay| Gate::new(relay, delivery, wire_timeout)).transpose().map_err(setup("start the wire"))?;
+        tracing::debug!(pid = process.pid(), device = %function.identity, "QEMU is up");
+        Ok(Self {
+            model,
+            address: format!("sim:{model}"),
+            function,
+            domain: Domain::new(),
+            queues: ProgressBoard::new(),
+            dimms: Mutex::default(),
+            open: AtomicBool::new(false),
+            qtest: Mutex::new(qtest),
+            qmp: Mutex::new(qmp),
+            process,
+            gate,
+            _relay: relay,
+            _bridge: bridge,
+        })
+    }
+
+    /// QEMU's process number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Uses the qtest connection, alone.
+    pub(crate) fn with_qtest<T>(&self, work: impl FnOnce(&mut Qtest) -> Result<T, QtestError>) -> Result<T, RegisterError> {
+        work(&mut lock(&self.qtest)).map_err(|error| self.unreachable(&error, matches!(error, QtestError::Closed(_))))
+    }
+
+    /// Uses the QMP connection, alone.
+    pub(crate) fn with_qmp<T>(&self, work: impl FnOnce(&mut Qmp) -> Result<T, QmpError>) -> Result<T, RegisterError> {
+        work(&mut lock(&self.qmp)).map_err(|error| self.unreachable(&error, matches!(error, QmpError::Closed(_))))
+    }
+
+    /// Reads a device register.
+    pub(crate) fn read(&self, place: Place, width: Width) -> Result<u64, RegisterError> {
+        self.with_qtest(|qtest| qtest.read(place, width))
+    }
+
+    /// Writes a device register, which may be a doorbell: waits until the wire has room for what it may send.
+    pub(crate) fn write(&self, place: Place, width: Width, value: u64) -> Result<(), RegisterError> {
+        let _open = self.gate.as_ref().map(|gate| gate.pass(|| self.idle_access())).transpose()?;
+        self.with_qtest(|qtest| qtest.write(place, width, value))
+    }
+
+    /// Waits until the other end of the wire has what the device has sent.
+    pub(crate) fn drain(&self) -> Result<(), RegisterError> {
+        self.gate.as_ref().map_or(Ok(()), |gate| gate.drain(|| self.idle_access()))
+    }
+
+    pub(crate) fn dimms(&self) -> MutexGuard<'_, Dimms> {
+        lock(&self.dimms)
+    }
+
+    fn idle_access(&self) -> Result<(), RegisterError> {
+        self.read(IDLE_PORT, Width::Byte).map(drop)
+    }
+
+    /// An error of a connection, told by how QEMU ended if it did.
+    fn unreachable(&self, error: &dyn std::error::Error, closed: bool) -> RegisterError {
+        let obituary = self.process.obituary(if closed { DYING } else { Duration::ZERO });
+        RegisterError::Unreachable(obituary.unwrap_or_else(|| error.to_string()))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // A program that has seen its last completion may leave; what it sent is still on its way through QEMU's queue. After a panic
+        // nobody asks for it.
+        if !std::thread::panicking()
+            && self.process.obituary(Duration::ZERO).is_none()
+            && let Err(error) = self.drain()
+        {
+            tracing::warn!("frames were lost at the end of the rig: {error}");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn setup(what: &'static str) -> impl Fn(io::Error) -> RigError {
+    move |source| RigError::Setup { what, source }
+}
+
+/// An error while QEMU starts: how it ended is the better reason.
+fn died(process: &Process, error: &dyn std::error::Error) -> RigError {
+    match process.obituary(Duration::from_millis(200)) {
+        Some(reason) => RigError::Start(reason),
+        None => RigError::Protocol(error.to_string()),
+    }
+}
+
+fn listen(path: &Path) -> Result<UnixListener, RigError> {
+    let listener = UnixListener::bind(path).map_err(setup("make a socket in the temporary directory (a shorter TMPDIR may help)"))?;
+    listener.set_nonblocking(true).map_err(setup("prepare a socket"))?;
+    Ok(listener)
+}
+
+fn accept(listener: &UnixListener, process: &Process, what: &str) -> Result<UnixStream, RigError> {
+    let deadline = Instant::now() + timeout::QEMU;
+    let answer = poll_until(deadline, || match listener.accept() {
+        Ok((stream, _)) => Some(Ok(stream)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            if let Some(reason) = process.obituary(Duration::ZERO) {
+                return Some(Err(RigError::Start(reason)));
+            }
+            wait_readable(&[listener.as_fd()], deadline.min(Instant::now() + Duration::from_millis(20)));
+            None
+        }
+        Err(source) => Some(Err(setup("accept QEMU's connection")(source))),
+    });
+    let stream = answer.unwrap_or_else(|| Err(RigError::Protocol(format!("QEMU has not connected {what}"))))?;
+    stream.set_nonblocking(false).map_err(setup("prepare a socket"))?;
+    Ok(stream)
+}
+
+impl From<RegisterError> for RigError {
+    fn from(error: RegisterError) -> Self {
+        Self::Protocol(error.to_string())
+    }
+}
+
+/// For a device whose bus is a machine.
+pub(crate) fn no_interrupt(vector: u16, reason: impl Into<String>) -> BusError {
+    BusError::NoInterrupt { vector, reason: reason.into() }
+}

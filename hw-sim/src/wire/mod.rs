@@ -1,0 +1,92 @@
+//! The other end of the rig's network cable: what it is plugged into, frames in and out, and an independent checker of frames.
+//!
+//! QEMU drops transmitted frames without a word once 10,000 of them wait for a peer that does not read. A wire that ends in this process
+//! or in a datagram socket therefore goes through a [relay](relay), and the relay's [gate](gate) withholds the doorbell until everything
+//! that earlier doorbells sent has left QEMU. So at most one doorbell's frames ever wait inside QEMU, and nothing is lost as long as one
+//! doorbell covers at most 10,000 frames.
+
+use std::io;
+use std::path::PathBuf;
+
+pub mod check;
+mod datagram;
+mod forward;
+mod gate;
+mod local;
+mod relay;
+
+pub use check::check;
+pub(crate) use datagram::Bridge;
+pub use forward::{ForwardProtocol, HostForward, ParseForwardError};
+pub(crate) use gate::Gate;
+pub use local::{End, Wire, local};
+pub(crate) use relay::Relay;
+
+/// The longest frame that a wire carries, in bytes: QEMU takes 69,632, but no device sends or receives more than 64 KiB.
+pub const MAX_FRAME: usize = 65_536;
+
+/// How many frames wait between a relay and a slow reader before the doorbell is withheld.
+const QUEUE: usize = 4096;
+
+/// What the rig's NIC is plugged into.
+#[derive(Debug)]
+pub enum WireConfig {
+    /// QEMU's own little network (slirp): TCP and UDP with ordinary programs on this host as the peer, no privileges needed. The host is
+    /// 10.0.2.2, a DHCP client gets 10.0.2.15.
+    User {
+        /// Ports of this host that lead to the device.
+        forwards: Vec<HostForward>,
+    },
+    /// One frame a datagram, over Unix sockets. Two rigs with `local` and `remote` crossed are connected to each other.
+    Dgram {
+        /// The socket that receives frames for the device; made when the rig starts, removed when it ends.
+        local: PathBuf,
+        /// The socket that gets the device's frames. It may appear later: frames wait for it, up to the wire's time-out.
+        remote: PathBuf,
+    },
+    /// A TAP interface of this host that exists and may be used by this user.
+    Tap {
+        /// The interface's name.
+        name: String,
+    },
+    /// The test itself: see [`local`].
+    Local(End),
+}
+
+impl Default for WireConfig {
+    /// The `user` wire without forwards.
+    fn default() -> Self {
+        Self::User { forwards: Vec::new() }
+    }
+}
+
+/// A wire that cannot be had, or a frame that cannot go over it.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// Something is at the path of the local socket already.
+    #[error("the socket {path} is in use, or was left behind: end the program that made it, or remove it with `rm {path}`")]
+    InUse {
+        /// the path
+        path: PathBuf,
+    },
+    /// The local socket cannot be made.
+    #[error("the socket {path} cannot be made: {source}")]
+    Bind {
+        /// the path
+        path: PathBuf,
+        /// what the system said
+        source: io::Error,
+    },
+    /// A thread for the wire cannot be started, or a socket not prepared.
+    #[error("the wire cannot be set up: {0}")]
+    Setup(#[from] io::Error),
+    /// The frame is empty or too long.
+    #[error("a frame of {0} bytes: a wire carries 1 to {MAX_FRAME}")]
+    Length(usize),
+    /// The rig is gone.
+    #[error("the rig at the other end of the wire is gone")]
+    Gone,
+    /// The device does not take frames.
+    #[error("the device has not taken a frame for {0} s and {QUEUE} are waiting: is its receiver enabled, and are buffers posted?")]
+    Full(u64),
+}

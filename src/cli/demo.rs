@@ -1,0 +1,226 @@
+//! `pagewire demo`: a real file through the simulated NIC, checked frame by frame.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use hal::MacAddress;
+use hw_sim::rig::{Rig, RigConfig};
+use hw_sim::wire::{self, WireConfig};
+use pagewire::device::{self, DeviceAddress, OpenOptions, SimulatedNic};
+use pagewire::file::Source;
+use pagewire::net::Interface;
+use pagewire::receive::{hash_of, hex};
+use pagewire::send::{Framing, Port, PortConfig, Report, Stop, UdpOptions, UdpSend, run};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{Failure, Outcome, interrupted, print, print_json, progress, stop_flag, table};
+
+/// Send a real file through the simulated e1000, and check every frame and the whole
+///
+/// The simulated NIC reads the file's own page-cache pages. Every frame that it puts on the wire is parsed and its checksums are verified by an independent parser
+/// (etherparse); the SHA-256 of what arrived is compared with the file's.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+    pagewire demo
+    pagewire demo film.mkv --pcap frames.pcap")]
+pub struct Demo {
+    /// The file to send; without it, 64 MiB and a bit of random bytes
+    file: Option<PathBuf>,
+
+    /// Write every frame into this capture
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+
+    /// Print the figures as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The made file: it does not end with a page, so that the last page's way is seen too.
+const MADE: usize = (64 << 20) + 1234;
+
+#[derive(Serialize)]
+struct Figures<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    first_frame_seconds: f64,
+    frames_checked: u64,
+    sha256_file: &'a str,
+    sha256_received: &'a str,
+}
+
+impl Demo {
+    pub fn run(self) -> Result<Outcome, Failure> {
+        let start = Instant::now();
+        let stop = stop_flag()?;
+        let say = |text: &str| if self.json { Ok(()) } else { print(text) };
+        let made;
+        let path = match &self.file {
+            Some(path) => path.as_path(),
+            None => {
+                made = make_file()?;
+                &made
+            }
+        };
+        let Source::File(file) = Source::open(path)? else {
+            return Err(format!("{}: the demonstration needs a regular file", path.display()).into());
+        };
+        say(&format!("file      {} ({})\n", path.display(), table::bytes(file.size())))?;
+        let size = file.size();
+
+        let address = DeviceAddress::simulated(SimulatedNic::E1000);
+        let (end, wire) = wire::local();
+        let rig = Rig::start(RigConfig { wire: WireConfig::Local(end), pcap: self.pcap.clone(), ..address.rig() })?;
+        let nic = device::open_on(&rig, &address, OpenOptions::default())?;
+        say(&format!(
+            "nic       {} ({}), simulated by QEMU {}\n",
+            nic.model(),
+            nic.mac(),
+            hw_sim::rig::qemu_version().unwrap_or_default()
+        ))?;
+        let interface = Interface::new(nic.mac(), "192.0.2.1/24".parse()?, None, 1500, None)?;
+        let mut port = Port::new(nic, interface, PortConfig::default())?;
+        let options = UdpOptions {
+            // The checker is nobody who answers ARP, and the simulated receiver needs a second before it hears.
+            station: Some(MacAddress([0x52, 0x54, 0, 0, 0, 0x99])),
+            framing: Framing::Offset,
+            ..UdpOptions::to("192.0.2.2:9000".parse()?)
+        };
+        let mut send = UdpSend::new(&mut port, Source::File(file), options, start.elapsed())?;
+
+        let bar = progress::bar(Some(size), self.json);
+        let ended = AtomicBool::new(false);
+        let (report, check) = std::thread::scope(|scope| {
+            let checker = scope.spawn(|| Check::of(&wire, size, &ended, start));
+            let mut report = run(&mut send, &stop, |progress| bar.set_position(progress.bytes));
+            if report.stopped == Stop::Complete
+                && let Err(error) = rig.drain()
+            {
+                report.stopped = Stop::Failed(error.to_string());
+            }
+            ended.store(true, Ordering::Release);
+            (report, checker.join())
+        });
+        bar.finish_and_clear();
+        let check = check.map_err(|_| "the checker panicked")?;
+        let sha256_file = hash_of(&mut File::open(path)?)?;
+
+        let whole = report.stopped == Stop::Complete && check.bytes == size && check.sha256 == sha256_file;
+        let figures = Figures {
+            report: &report,
+            first_frame_seconds: check.first_frame.unwrap_or_default().as_secs_f64(),
+            frames_checked: check.frames,
+            sha256_file: &sha256_file,
+            sha256_received: &check.sha256,
+        };
+        if self.json {
+            print_json(&figures)?;
+        } else {
+            print(&format!("\n{}", table::render(&rows(&figures))))?;
+        }
+        if interrupted(&stop) {
+            return Ok(Outcome::Interrupted);
+        }
+        if let Some(fault) = check.fault {
+            return Err(format!("frame {} is wrong: {fault}", check.frames + 1).into());
+        }
+        if let Stop::Failed(why) | Stop::FileChanged(why) = &report.stopped {
+            return Err(why.clone().into());
+        }
+        if !whole {
+            return Err(format!("{} of {size} bytes arrived; the hashes differ", check.bytes).into());
+        }
+        say("\nEvery frame is right, and what arrived is the file.\n")?;
+        Ok(Outcome::Done)
+    }
+}
+
+fn rows(figures: &Figures<'_>) -> Vec<(&'static str, String)> {
+    let mut rows = table::send_rows(figures.report);
+    rows.extend([
+        ("first frame after", format!("{:.3} s", figures.first_frame_seconds)),
+        ("frames checked", table::grouped(figures.frames_checked)),
+        ("sha256 of the file", figures.sha256_file.to_owned()),
+        ("sha256 received", figures.sha256_received.to_owned()),
+    ]);
+    rows
+}
+
+/// A file of random bytes that is removed in the end.
+fn make_file() -> io::Result<tempfile::TempPath> {
+    let file = tempfile::Builder::new().prefix("pagewire-demo-").suffix(".bin").tempfile()?;
+    let mut out = BufWriter::new(file.as_file());
+    // xorshift64*: as good as random for this, and quick.
+    let mut state = std::process::id() as u64 | 1 << 40;
+    let mut left = MADE;
+    while left > 0 {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        let bytes = state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes();
+        let len = left.min(8);
+        out.write_all(&bytes[..len])?;
+        left -= len;
+    }
+    out.flush()?;
+    drop(out);
+    // Closed, since a file that is open for writing has no lease.
+    Ok(file.into_temp_path())
+}
+
+/// What the far end of the wire saw.
+#[derive(Default)]
+struct Check {
+    frames: u64,
+    bytes: u64,
+    first_frame: Option<Duration>,
+    sha256: String,
+    fault: Option<String>,
+}
+
+impl Check {
+    /// Takes frames off the wire until the file is whole, or a frame is wrong, or nothing comes after the send has ended.
+    fn of(wire: &wire::Wire, size: u64, ended: &AtomicBool, start: Instant) -> Self {
+        let mut check = Self::default();
+        let mut hash = Sha256::new();
+        while check.bytes < size {
+            let over = ended.load(Ordering::Acquire);
+            let Some(frame) = wire.receive(Duration::from_millis(100)) else {
+                if over {
+                    break;
+                }
+                continue;
+            };
+            check.first_frame.get_or_insert_with(|| start.elapsed());
+            match datagram(&frame, check.bytes) {
+                Ok(data) => {
+                    hash.update(data);
+                    check.frames += 1;
+                    check.bytes += data.len() as u64;
+                }
+                Err(fault) => {
+                    check.fault = Some(fault);
+                    break;
+                }
+            }
+        }
+        check.sha256 = hex(&hash.finalize());
+        check
+    }
+}
+
+/// The file bytes of a frame, if it is the one that has to come next.
+fn datagram(frame: &[u8], expected: u64) -> Result<&[u8], String> {
+    let checked = wire::check(frame).map_err(|error| error.to_string())?;
+    let (prefix, data) = frame[checked.payload].split_first_chunk().ok_or("a datagram without an offset")?;
+    match u64::from_be_bytes(*prefix) {
+        offset if offset == expected => Ok(data),
+        offset => Err(format!("it has offset {offset}, but {expected} comes next")),
+    }
+}

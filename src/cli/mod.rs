@@ -1,0 +1,97 @@
+//! The command line: a file a command.
+
+mod demo;
+mod nics;
+mod progress;
+mod receive;
+mod send;
+mod table;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+/// Sends files straight from the page cache to the wire.
+///
+/// A user-space NIC driver whose descriptors point at the file's own pages: the CPU writes headers, the NIC reads the data.
+#[derive(Parser)]
+#[command(name = "pagewire", version, max_term_width = 110, after_help = "Try: pagewire demo")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Send(send::Send),
+    Receive(receive::Receive),
+    Nics(nics::Nics),
+    Demo(demo::Demo),
+}
+
+/// A failure that is told in one sentence and the remedy.
+type Failure = Box<dyn std::error::Error>;
+
+/// How a command ended, when it could do its work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// All of it.
+    Done,
+    /// Not all; the report says why.
+    Failed,
+    /// The user ended it.
+    Interrupted,
+}
+
+/// Runs the command that the arguments name. 0: done; 1: failed; 2: the arguments are wrong; 130: interrupted.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // What the libraries tell (an installation, a fallback) goes to the error stream, one line each.
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PAGEWIRE_LOG").unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().with_target(false).with_level(false).init();
+    let outcome = match cli.command {
+        Command::Send(command) => command.run(),
+        Command::Receive(command) => command.run(),
+        Command::Nics(command) => command.run(),
+        Command::Demo(command) => command.run(),
+    };
+    match outcome {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "pagewire: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A flag that Ctrl-C and SIGTERM set; a second one ends the program at once.
+fn stop_flag() -> io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+fn interrupted(stop: &AtomicBool) -> bool {
+    stop.load(Ordering::Relaxed)
+}
+
+/// Prints to standard output. A reader that has gone (`| head`) is no error.
+fn print(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    Ok(print(&format!("{}\n", serde_json::to_string(value)?))?)
+}

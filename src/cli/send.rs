@@ -1,0 +1,195 @@
+//! `pagewire send`: a file out of a NIC.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use hal::MacAddress;
+use hw_sim::rig::Rig;
+use pagewire::device::{self, DeviceAddress, OpenOptions};
+use pagewire::file::Source;
+use pagewire::net::{Cidr, Family, Interface, Rate, Scheme, Size, Target};
+use pagewire::send::{Framing, Port, PortConfig, Report, Stability, Stop, UdpOptions, UdpSend, run};
+
+use super::{Failure, Outcome, interrupted, print, print_json, progress, stop_flag, table};
+
+/// Send a file from a NIC, straight from the page cache
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  To a program on this host, through a simulated NIC; no root, no hardware (receive in another terminal first):
+    pagewire receive udp://127.0.0.1:9000 -o copy.bin
+    pagewire send film.mkv --nic sim:e1000 --to udp://10.0.2.2:9000 --ip 10.0.2.15/24
+  At a rate, with offsets that let the receiver see gaps, and a capture to look at:
+    pagewire send film.mkv --nic sim:e1000,pcap=out.pcap --to udp://10.0.2.2:9000 --ip 10.0.2.15/24 \\
+        --rate 200Mbit --framing offset
+  A part of a file; standard input:
+    pagewire send disk.img --offset 4GiB --length 1MiB --nic sim:e1000 --to udp://10.0.2.2:9000 --ip 10.0.2.15/24
+    tar -c photos | pagewire send - --nic sim:e1000 --to udp://10.0.2.2:9000 --ip 10.0.2.15/24
+
+Exit status: 0 sent; 1 failed, or the file changed; 2 wrong arguments; 130 interrupted.")]
+pub struct Send {
+    /// The file; `-` is standard input, which is copied
+    file: PathBuf,
+
+    /// The NIC: sim:MODEL[,OPTION=VALUE]...; see `pagewire nics`
+    #[arg(long, value_name = "ADDRESS")]
+    nic: DeviceAddress,
+
+    /// The receiver: udp://HOST:PORT
+    #[arg(long, value_name = "TARGET")]
+    to: Target,
+
+    /// The NIC's own address in its network
+    #[arg(long, value_name = "ADDR/PREFIX")]
+    ip: Cidr,
+
+    /// The router to other networks
+    #[arg(long, value_name = "ADDR")]
+    gateway: Option<IpAddr>,
+
+    /// The largest IP packet in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 1500)]
+    mtu: u16,
+
+    /// Start at this byte of the file (4GiB, 10MB, 4096)
+    #[arg(long, value_name = "SIZE", default_value = "0")]
+    offset: Size,
+
+    /// Send at most so many bytes
+    #[arg(long, value_name = "SIZE")]
+    length: Option<Size>,
+
+    /// Send at most so fast: bits of frames a second (200Mbit, 1.5Gbit) or bytes (25MB)
+    #[arg(long)]
+    rate: Option<Rate>,
+
+    /// What a datagram holds
+    #[arg(long, value_enum, default_value_t)]
+    framing: FramingArg,
+
+    /// How the file is kept from changing meanwhile
+    #[arg(long, value_enum, default_value_t)]
+    stability: StabilityArg,
+
+    /// The UDP port to send from
+    #[arg(long, value_name = "PORT", default_value_t = 49152, value_parser = clap::value_parser!(u16).range(1..))]
+    source_port: u16,
+
+    /// The receiver's (or the gateway's) Ethernet address; asks nobody, and so needs no answer
+    #[arg(long, value_name = "MAC")]
+    station: Option<MacAddress>,
+
+    /// Put the frames into this VLAN
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..4095))]
+    vlan: Option<u16>,
+
+    /// Frames handed to the NIC with one doorbell, 1 to 256
+    #[arg(long, value_name = "FRAMES", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
+    burst: u16,
+
+    /// Bytes of files that may stay mapped for the NIC at once
+    #[arg(long, value_name = "SIZE")]
+    window_budget: Option<Size>,
+
+    /// Print the figures as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `--framing`.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum FramingArg {
+    /// File bytes and nothing else
+    #[default]
+    Raw,
+    /// The file offset (8 bytes, big-endian), then file bytes
+    Offset,
+}
+
+impl From<FramingArg> for Framing {
+    fn from(arg: FramingArg) -> Self {
+        match arg {
+            FramingArg::Raw => Self::Raw,
+            FramingArg::Offset => Self::Offset,
+        }
+    }
+}
+
+/// `--stability`.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum StabilityArg {
+    /// A lease where there is one, else trust
+    #[default]
+    Auto,
+    /// A lease, or do not send
+    Lease,
+    /// Trust that nobody changes it; its size and times are checked every 16 MiB and at the end. Stores through another process's
+    /// shared mapping can go unseen
+    Trust,
+}
+
+impl Send {
+    pub fn run(self) -> Result<Outcome, Failure> {
+        if self.to.scheme() != Scheme::Udp {
+            return Err("tcp:// is not supported yet; write udp://HOST:PORT".into());
+        }
+        // What can be wrong without a NIC is found out before one is started.
+        let source = Source::open(&self.file)?;
+        let target = self.to.resolve(Family::of(self.ip.address()))?;
+        let stop = stop_flag()?;
+        let rig = Rig::start(self.nic.rig())?;
+        let nic = device::open_on(&rig, &self.nic, OpenOptions { mtu: self.mtu })?;
+        let interface = Interface::new(nic.mac(), self.ip, self.gateway, self.mtu, self.vlan)?;
+        let config = PortConfig { window_budget: self.window_budget.map_or(u64::MAX, |size| size.bytes()), ..PortConfig::default() };
+        let mut port = Port::new(nic, interface, config)?;
+        let options = UdpOptions {
+            source_port: self.source_port,
+            station: self.station,
+            framing: self.framing.into(),
+            offset: self.offset.bytes(),
+            length: self.length.map(|size| size.bytes()),
+            rate: self.rate,
+            burst: self.burst.into(),
+            stability: match self.stability {
+                StabilityArg::Auto => Stability::Auto,
+                StabilityArg::Lease => Stability::Lease,
+                StabilityArg::Trust => Stability::Trust,
+            },
+            ..UdpOptions::to(target)
+        };
+        let mut send = UdpSend::new(&mut port, source, options, Duration::ZERO)?;
+        let bar = progress::bar(send.progress().total, self.json);
+        let mut report = run(&mut send, &stop, |progress| bar.set_position(progress.bytes));
+        bar.finish_and_clear();
+        // What the NIC has sent may still be on its way through the simulated wire.
+        if report.stopped == Stop::Complete
+            && let Err(error) = rig.drain()
+        {
+            report.stopped = Stop::Failed(error.to_string());
+        }
+        if self.json {
+            print_json(&report)?;
+        } else {
+            print(&table::render(&table::send_rows(&report)))?;
+        }
+        Ok(self.outcome(&report, interrupted(&stop)))
+    }
+
+    fn outcome(&self, report: &Report, interrupted: bool) -> Outcome {
+        let (outcome, why) = match &report.stopped {
+            Stop::Complete => return Outcome::Done,
+            Stop::Interrupted | Stop::Running => (Outcome::Interrupted, None),
+            _ if interrupted => (Outcome::Interrupted, None),
+            Stop::FileChanged(how) => (Outcome::Failed, Some(format!("{}: {how}", self.file.display()))),
+            Stop::Failed(why) => (Outcome::Failed, Some(why.clone())),
+        };
+        if let Some(why) = why {
+            let next = if report.bytes > 0 { format!(" ({} bytes went out)", table::grouped(report.bytes)) } else { String::new() };
+            let _ = writeln!(io::stderr(), "pagewire: {why}{next}");
+        }
+        outcome
+    }
+}

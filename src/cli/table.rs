@@ -1,0 +1,92 @@
+//! Figures as people read them, and tables of them.
+
+use pagewire::send::{CopyReason, Report};
+
+/// Lines of a name and a value, the names in one column.
+pub fn render(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+}
+
+/// 1234567 as 1,234,567.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes with a binary prefix, and exactly.
+pub fn bytes(bytes: u64) -> String {
+    match indicatif::HumanBytes(bytes).to_string() {
+        _ if bytes < 1024 => format!("{bytes} B"),
+        short => format!("{short} ({} bytes)", grouped(bytes)),
+    }
+}
+
+/// Bits a second with a decimal prefix.
+pub fn rate(bits_per_second: f64) -> String {
+    let (value, unit) = match bits_per_second {
+        rate if rate >= 1e9 => (rate / 1e9, "Gbit/s"),
+        rate if rate >= 1e6 => (rate / 1e6, "Mbit/s"),
+        rate => (rate / 1e3, "kbit/s"),
+    };
+    format!("{value:.1} {unit}")
+}
+
+/// A send's report.
+pub fn send_rows(report: &Report) -> Vec<(&'static str, String)> {
+    let reasons: Vec<String> =
+        report.copy_reasons.iter().map(|(reason, bytes)| format!("{}: {}", reason_text(*reason), grouped(*bytes))).collect();
+    let copied = bytes(report.bytes_copied);
+    let per_doorbell = if report.doorbells > 0 { report.frames as f64 / report.doorbells as f64 } else { 0.0 };
+    let mut rows = vec![
+        ("sent", bytes(report.bytes)),
+        ("gathered by the NIC", bytes(report.bytes_gathered)),
+        ("copied by the CPU", if reasons.is_empty() { copied } else { format!("{copied}: {}", reasons.join("; ")) }),
+        ("frames", grouped(report.frames)),
+        ("descriptors", grouped(report.descriptors)),
+        ("doorbells", format!("{} ({per_doorbell:.1} frames each)", grouped(report.doorbells))),
+        ("windows", format!("{} mapped, {} hit, {} evicted", report.windows.mapped, report.windows.hits, report.windows.evicted)),
+        ("file kept by", report.stability.clone()),
+        ("time", format!("{:.3} s, {}", report.seconds, rate(report.bits_per_second()))),
+    ];
+    if report.frames_lost > 0 {
+        rows.push(("frames lost", grouped(report.frames_lost)));
+    }
+    rows.push(("stopped", report.stopped.to_string()));
+    rows
+}
+
+fn reason_text(reason: CopyReason) -> &'static str {
+    match reason {
+        CopyReason::PartialLastPage => "partial last page",
+        CopyReason::NoGather => "the NIC does not gather",
+        CopyReason::NoChecksumOffload => "the NIC computes no checksum",
+        CopyReason::Stream => "a stream has no pages",
+        CopyReason::NotMappable => "the file could not be mapped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!([0, 999, 1000, 1234567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(bytes(1000), "1000 B");
+        assert_eq!(bytes(67_109_064), "64.00 MiB (67,109,064 bytes)");
+        assert_eq!(rate(1_234_567_890.0), "1.2 Gbit/s");
+    }
+
+    #[test]
+    fn a_table_has_its_values_in_one_column() {
+        assert_eq!(render(&[("a", "1".into()), ("long", "2".into())]), "a     1\nlong  2\n");
+    }
+}

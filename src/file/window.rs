@@ -1,0 +1,289 @@
+//! Windows: ranges of files that are mapped for the device, and the cache of them.
+//!
+//! Mapping costs about as much as the copy that it saves, so a window is kept for the next send of the same file. The cache has a budget
+//! in bytes, since pinned page cache cannot be reclaimed, and gives up what was not used for longest. It is keyed by
+//! [`Identity`] and place, so a file that changed is never served from old windows.
+//!
+//! A window that is given up is *retired*: it is unmapped once all frames that were posted until then are completed
+//! ([`hal::progress`]), however long that takes.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use hal::{Burst, DmaError, DmaLimits, DmaSpace, Fence, Mapping};
+
+use super::identity::Identity;
+use super::source::RegularFile;
+
+/// The size of a window in bytes, where a space maps parts of files: a multiple of a huge page.
+const WINDOW: u64 = 4 << 20;
+
+/// The windows of one space.
+pub struct WindowCache {
+    space: Arc<dyn DmaSpace>,
+    limits: DmaLimits,
+    budget: u64,
+    /// The range of windows that the last burst was prepared for.
+    current: Option<(Key, u64)>,
+    windows: HashMap<Key, Window>,
+    retired: Vec<Retired>,
+    /// Bytes that are mapped, retired windows included.
+    mapped: u64,
+    clock: u64,
+    statistics: WindowStatistics,
+}
+
+/// What a cache did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct WindowStatistics {
+    /// Windows mapped.
+    pub mapped: u64,
+    /// Times that a wanted window was there.
+    pub hits: u64,
+    /// Windows given up for others, or because their file changed.
+    pub evicted: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    file: Identity,
+    start: u64,
+}
+
+/// A range of a file that is mapped.
+#[derive(Debug)]
+struct Window {
+    start: u64,
+    mapping: Mapping,
+    last_use: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// In the span of the current burst.
+    InUse,
+    /// Free as soon as what was posted until then is done.
+    Until(Fence),
+}
+
+#[derive(Debug)]
+struct Retired {
+    mapping: Mapping,
+    fence: Fence,
+}
+
+/// Why a range has no windows.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The budget is used up by windows that frames still refer to: complete some frames, and try again.
+    #[error("all windows are in use")]
+    Busy,
+    /// It cannot be mapped at all: copy instead.
+    #[error(transparent)]
+    Map(#[from] DmaError),
+}
+
+impl WindowCache {
+    /// A cache for `space` of at most `budget` bytes, or of what the space allows when that is less.
+    pub fn new(space: Arc<dyn DmaSpace>, budget: u64) -> Self {
+        let limits = space.limits();
+        let (windows, retired, statistics) = Default::default();
+        Self { space, budget: budget.min(limits.bytes), limits, current: None, windows, retired, mapped: 0, clock: 0, statistics }
+    }
+
+    /// How far from the start a file can be mapped: all of it, but for a partial last page where the space cannot take that.
+    pub fn mappable(&self, file: &RegularFile) -> u64 {
+        if self.limits.partial_page { file.size() } else { file.size() - file.size() % self.limits.granule }
+    }
+
+    /// What was done so far.
+    pub fn statistics(&self) -> WindowStatistics {
+        self.statistics
+    }
+
+    /// Bytes that are mapped now.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.mapped
+    }
+
+    /// Makes sure that the windows of `start..end` exist, at most two of them. Other windows count as no longer in use.
+    ///
+    /// `end` is at most [`mappable`](Self::mappable).
+    ///
+    /// # Errors
+    /// [`CacheError::Busy`] when the caller has to let frames complete first; [`CacheError::Map`] when the range cannot be mapped.
+    pub fn prepare(&mut self, file: &RegularFile, start: u64, end: u64) -> Result<(), CacheError> {
+        let (first, last) = self.places(file, start, end);
+        let key = Key { file: *file.identity(), start: first };
+        if self.current == Some((key, last)) {
+            return Ok(());
+        }
+        self.release();
+        self.clock += 1;
+        let (mut place, mut hits) = (first, 0);
+        loop {
+            let key = Key { start: place, ..key };
+            match self.windows.get_mut(&key) {
+                Some(window) => {
+                    window.last_use = self.clock;
+                    window.state = State::InUse;
+                    hits += 1;
+                }
+                None => self.map(file, key)?,
+            }
+            if place >= last {
+                self.statistics.hits += hits;
+                self.current = Some((Key { start: first, ..key }, last));
+                return Ok(());
+            }
+            place += WINDOW;
+        }
+    }
+
+    /// The windows of the last prepared range are no longer in use, but for frames that are posted: the send is over, or goes on elsewhere.
+    pub fn release(&mut self) {
+        self.current = None;
+        let queues = self.space.queues();
+        for window in self.windows.values_mut().filter(|window| matches!(window.state, State::InUse)) {
+            window.state = State::Until(queues.fence());
+        }
+    }
+
+    /// Where the windows of `start` and of the last byte before `end` start.
+    fn places(&self, file: &RegularFile, start: u64, end: u64) -> (u64, u64) {
+        if self.limits.whole_files || file.size() == 0 {
+            (0, 0)
+        } else {
+            (start - start % WINDOW, (end.max(start + 1) - 1) / WINDOW * WINDOW)
+        }
+    }
+
+    fn map(&mut self, file: &RegularFile, key: Key) -> Result<(), CacheError> {
+        let mappable = self.mappable(file);
+        let end = if self.limits.whole_files { mappable } else { mappable.min(key.start + WINDOW) };
+        let len = end.saturating_sub(key.start);
+        self.sweep()?;
+        if len > self.budget {
+            let reason = format!("the budget for windows is {} bytes (--window-budget, or the space's own limit)", self.budget);
+            return Err(DmaError::Full { len, reason }.into());
+        }
+        while self.mapped + len > self.budget || self.space.limits().maps == 0 {
+            self.evict_one()?;
+        }
+        let mapping = self.space.map_file(file.as_fd(), key.start..end)?;
+        self.mapped += mapping.len();
+        self.statistics.mapped += 1;
+        self.windows.insert(key, Window { start: key.start, mapping, last_use: self.clock, state: State::InUse });
+        Ok(())
+    }
+
+    /// Gives up the window that was unused for longest.
+    fn evict_one(&mut self) -> Result<(), CacheError> {
+        let oldest =
+            self.windows.iter().filter(|(_, window)| matches!(window.state, State::Until(_))).min_by_key(|(_, window)| window.last_use);
+        let Some(key) = oldest.map(|(key, _)| *key) else {
+            return Err(if self.retired.is_empty() {
+                DmaError::Full { len: WINDOW, reason: "the space has no room besides the windows in use".into() }.into()
+            } else {
+                CacheError::Busy
+            });
+        };
+        self.retire(&key);
+        self.sweep()?;
+        Ok(())
+    }
+
+    fn retire(&mut self, key: &Key) {
+        if let Some(window) = self.windows.remove(key) {
+            self.statistics.evicted += 1;
+            let fence = match window.state {
+                State::InUse => self.space.queues().fence(),
+                State::Until(fence) => fence,
+            };
+            self.retired.push(Retired { mapping: window.mapping, fence });
+        }
+    }
+
+    /// The windows of a prepared range.
+    ///
+    /// `None` when the range was not prepared.
+    pub fn span(&self, file: &RegularFile, start: u64, end: u64) -> Option<Span<'_>> {
+        let (first, last) = self.places(file, start, end);
+        let window = |start| self.windows.get(&Key { file: *file.identity(), start });
+        Some(Span { first: window(first)?, second: window(last)? })
+    }
+
+    /// Gives up all windows of a file, of whatever version: it changed, or its lease is to be given up.
+    pub fn forget(&mut self, file: &RegularFile) {
+        self.release();
+        let keys: Vec<Key> = self.windows.keys().filter(|key| key.file.same_file(file.identity())).copied().collect();
+        for key in keys {
+            self.retire(&key);
+        }
+    }
+
+    /// Unmaps what is retired and no longer referred to. Returns how many retired windows are left.
+    ///
+    /// # Errors
+    /// [`DmaError::Unmap`]; the window stays mapped and counts against the budget for ever.
+    pub fn sweep(&mut self) -> Result<usize, DmaError> {
+        let mut failed = None;
+        let (done, waiting) = std::mem::take(&mut self.retired).into_iter().partition(|retired| retired.fence.passed());
+        self.retired = waiting;
+        for Retired { mapping, .. } in done {
+            let len = mapping.len();
+            match self.space.unmap(mapping) {
+                Ok(()) => self.mapped -= len,
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(self.retired.len()), Err)
+    }
+}
+
+impl Drop for WindowCache {
+    fn drop(&mut self) {
+        // A NIC is stopped before its windows go (see `Port`), so every fence has passed. Where one has not, the window stays mapped until
+        // the space goes.
+        let keys: Vec<Key> = self.windows.keys().copied().collect();
+        for key in keys {
+            self.retire(&key);
+        }
+        let _ = self.sweep();
+    }
+}
+
+/// The windows of the range that one burst sends: one, or two neighbours.
+#[derive(Clone, Copy, Debug)]
+pub struct Span<'w> {
+    first: &'w Window,
+    second: &'w Window,
+}
+
+impl<'w> Span<'w> {
+    /// Adds the file's bytes from `offset` on to the last frame of the burst, as one segment or two. Returns how many bytes were
+    /// added: fewer than `len` when the span ends before.
+    #[inline]
+    pub fn gather(&self, burst: &mut Burst<'w>, offset: u64, len: u32) -> u32 {
+        if let Some(segment) = offset.checked_sub(self.first.start).and_then(|inside| self.first.mapping.segment(inside, len)) {
+            burst.gather(segment);
+            return len;
+        }
+        self.gather_across(burst, offset, len)
+    }
+
+    fn gather_across(&self, burst: &mut Burst<'w>, offset: u64, len: u32) -> u32 {
+        let mut done = 0;
+        for window in [self.first, self.second] {
+            let Some(inside) = (offset + u64::from(done)).checked_sub(window.start) else { continue };
+            let part = window.mapping.len().saturating_sub(inside).min(u64::from(len - done)) as u32;
+            if let Some(segment) = window.mapping.segment(inside, part) {
+                burst.gather(segment);
+                done += part;
+            }
+        }
+        done
+    }
+}

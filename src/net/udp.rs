@@ -1,0 +1,233 @@
+//! The headers of a UDP flow, computed once.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+use hal::{MacAddress, Offload, OffloadFlags};
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpProtocol,
+    Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, UDP_HEADER_LEN, UdpPacket, checksum,
+};
+
+use super::{Interface, NetError};
+
+/// The bytes of a header block. A fixed size makes the copy for each datagram a few vector moves; [`UdpFlow::header_len`] of them count.
+pub const HEADER_ROOM: usize = 96;
+
+/// The most bytes between UDP header and file data: Ethernet, IPv6 and UDP headers leave 34 of [`HEADER_ROOM`].
+pub const MAX_PREFIX: usize = 32;
+
+/// The hop limit of what is sent (RFC 1700's recommendation, and every host's default).
+const HOP_LIMIT: u8 = 64;
+
+/// One UDP flow: its headers for a datagram of the usual size, ready to be copied.
+///
+/// IPv4 packets are atomic (DF set, identification 0: RFC 6864 4.1), IPv6 packets have flow label 0. The UDP checksum field holds the
+/// pseudo-header sum that [`OffloadFlags::UDP_CHECKSUM`] wants, and the IPv4 header checksum is 0 for [`OffloadFlags::IPV4_CHECKSUM`].
+/// A NIC that does not do both is told by [`offered`](Self::offered).
+///
+/// For each datagram: copy [`full`](Self::full) (the last datagram of a file: [`header`](Self::header)), write the prefix at
+/// [`prefix`](Self::prefix), and gather [`payload`](Self::payload) file bytes behind the first [`header_len`](Self::header_len) bytes.
+/// Frames below 60 bytes are left to the NIC to pad.
+#[derive(Debug, Clone)]
+pub struct UdpFlow {
+    full: [u8; HEADER_ROOM],
+    /// The folded pseudo-header sum without the length.
+    pseudo: u16,
+    ip_len: usize,
+    prefix_len: usize,
+    /// The file bytes of a datagram of the usual size, and the most that the MTU allows.
+    payload: usize,
+    most: usize,
+    offload: Offload,
+    /// What was wanted and the NIC does not offer.
+    missing: OffloadFlags,
+}
+
+impl UdpFlow {
+    /// The flow from `source_port` of `interface` to `destination`, whose frames go to the station `destination_mac`, with datagrams as
+    /// large as the MTU allows.
+    ///
+    /// `prefix_len` (0..=32) is how many bytes of the header block stand between the UDP header and the file data, such as an offset; they
+    /// belong to the datagram and count in its length.
+    ///
+    /// # Errors
+    /// [`NetError::OtherFamily`], [`NetError::Port`] for a port of 0, [`NetError::Destination`], [`NetError::Prefix`].
+    pub fn new(
+        interface: &Interface,
+        destination_mac: MacAddress,
+        source_port: u16,
+        destination: SocketAddr,
+        prefix_len: usize,
+    ) -> Result<Self, NetError> {
+        if destination_mac == MacAddress([0; 6]) {
+            return Err(NetError::Destination(destination_mac));
+        }
+        for (which, port) in [("source", source_port), ("destination", destination.port())] {
+            if port == 0 {
+                return Err(NetError::Port { which });
+            }
+        }
+        if prefix_len > MAX_PREFIX {
+            return Err(NetError::Prefix(prefix_len));
+        }
+
+        let mut full = [0; HEADER_ROOM];
+        let (frame, packet) = full.split_at_mut(ETHERNET_HEADER_LEN);
+        let next_header = IpProtocol::Udp;
+        // Lengths and checksums are filled below, for the datagram's size.
+        let (ethertype, ip_len, pseudo) = match (interface.address().address(), destination.ip()) {
+            (IpAddr::V4(src_addr), IpAddr::V4(dst_addr)) => {
+                let header = Ipv4Repr { src_addr, dst_addr, next_header, payload_len: 0, hop_limit: HOP_LIMIT };
+                header.emit(&mut Ipv4Packet::new_unchecked(&mut *packet), &ChecksumCapabilities::ignored());
+                (EthernetProtocol::Ipv4, IPV4_HEADER_LEN, checksum::pseudo_header_v4(&src_addr, &dst_addr, next_header, 0))
+            }
+            (IpAddr::V6(src_addr), IpAddr::V6(dst_addr)) => {
+                let header = Ipv6Repr { src_addr, dst_addr, next_header, payload_len: 0, hop_limit: HOP_LIMIT };
+                header.emit(&mut Ipv6Packet::new_unchecked(&mut *packet));
+                (EthernetProtocol::Ipv6, IPV6_HEADER_LEN, checksum::pseudo_header_v6(&src_addr, &dst_addr, next_header, 0))
+            }
+            (_, target) => {
+                let address = interface.address();
+                return Err(NetError::OtherFamily { target, interface: address.to_string(), family: address.family() });
+            }
+        };
+        let (src_addr, dst_addr) = (EthernetAddress(interface.mac().0), EthernetAddress(destination_mac.0));
+        EthernetRepr { src_addr, dst_addr, ethertype }.emit(&mut EthernetFrame::new_unchecked(frame));
+        let mut datagram = UdpPacket::new_unchecked(&mut packet[ip_len..]);
+        datagram.set_src_port(source_port);
+        datagram.set_dst_port(destination.port());
+
+        let mut flags = OffloadFlags::UDP_CHECKSUM;
+        flags.set(OffloadFlags::IPV4_CHECKSUM, ip_len == IPV4_HEADER_LEN);
+        flags.set(OffloadFlags::VLAN_TAG, interface.vlan().is_some());
+        let l4_start = ETHERNET_HEADER_LEN + ip_len;
+        let offload = Offload {
+            flags,
+            ip_start: ETHERNET_HEADER_LEN as u8,
+            l4_start: l4_start as u8,
+            payload_start: (l4_start + UDP_HEADER_LEN) as u8,
+            mss: 0,
+            vlan_tag: interface.vlan().unwrap_or(0),
+        };
+        // No MTU of an interface is too small: the least, 68, leaves 8 bytes behind the longest prefix.
+        let most = usize::from(interface.mtu()) - ip_len - UDP_HEADER_LEN - prefix_len;
+        let missing = OffloadFlags::empty();
+        let mut flow = Self { full, pseudo, ip_len, prefix_len, payload: most, most, offload, missing };
+        flow.full = flow.header(most);
+        Ok(flow)
+    }
+
+    /// The flow with datagrams of `payload` file bytes, 1..=[`max_payload`](Self::max_payload).
+    ///
+    /// # Errors
+    /// [`NetError::Payload`].
+    pub fn with_payload(mut self, payload: usize) -> Result<Self, NetError> {
+        if !(1..=self.most).contains(&payload) {
+            return Err(NetError::Payload { payload, most: self.most });
+        }
+        self.payload = payload;
+        self.full = self.header(payload);
+        Ok(self)
+    }
+
+    /// The flow for a NIC that does no more than `offered`. An IPv4 header checksum that it does not fill is computed here, once for the
+    /// usual size; a UDP checksum that it does not fill is [`missing`](Self::missing).
+    ///
+    /// # Errors
+    /// [`NetError::NoVlanTag`] when the interface has a VLAN and the NIC does not insert tags.
+    pub fn offered(mut self, offered: OffloadFlags) -> Result<Self, NetError> {
+        let wanted = self.offload.flags | self.missing;
+        if wanted.contains(OffloadFlags::VLAN_TAG) && !offered.contains(OffloadFlags::VLAN_TAG) {
+            return Err(NetError::NoVlanTag(self.offload.vlan_tag));
+        }
+        self.offload.flags = wanted & offered;
+        self.missing = wanted - offered;
+        self.full = self.header(self.payload);
+        Ok(self)
+    }
+
+    /// The bytes in front of the file data: Ethernet 14, IPv4 20 or IPv6 40, UDP 8, and the prefix.
+    #[inline]
+    pub fn header_len(&self) -> usize {
+        self.prefix().end
+    }
+
+    /// Where the prefix is in the header block.
+    #[inline]
+    pub fn prefix(&self) -> Range<usize> {
+        let start = ETHERNET_HEADER_LEN + self.ip_len + UDP_HEADER_LEN;
+        start..start + self.prefix_len
+    }
+
+    /// The most file bytes of a datagram that the MTU allows, at least 8.
+    #[inline]
+    pub fn max_payload(&self) -> usize {
+        self.most
+    }
+
+    /// The file bytes of a datagram of the usual size, at least 1.
+    #[inline]
+    pub fn payload(&self) -> usize {
+        self.payload
+    }
+
+    /// The header block of a datagram of the usual size; the prefix and what is behind [`header_len`](Self::header_len) are zero.
+    #[inline]
+    pub fn full(&self) -> &[u8; HEADER_ROOM] {
+        &self.full
+    }
+
+    /// The header block of a datagram of `payload_len` file bytes, 0..=[`max_payload`](Self::max_payload).
+    ///
+    /// # Panics
+    /// When the datagram would be larger than the MTU.
+    #[inline]
+    pub fn header(&self, payload_len: usize) -> [u8; HEADER_ROOM] {
+        assert!(payload_len <= self.most, "{payload_len} bytes of payload where {} fit", self.most);
+        let mut header = self.full;
+        let udp_len = (UDP_HEADER_LEN + self.prefix_len + payload_len) as u16;
+        let (_, packet) = header.split_at_mut(ETHERNET_HEADER_LEN);
+        if self.ip_len == IPV4_HEADER_LEN {
+            let mut packet = Ipv4Packet::new_unchecked(&mut *packet);
+            packet.set_total_len(IPV4_HEADER_LEN as u16 + udp_len);
+            if self.missing.contains(OffloadFlags::IPV4_CHECKSUM) {
+                packet.fill_checksum();
+            } else {
+                packet.set_checksum(0);
+            }
+        } else {
+            Ipv6Packet::new_unchecked(&mut *packet).set_payload_len(udp_len);
+        }
+        let mut datagram = UdpPacket::new_unchecked(&mut packet[self.ip_len..]);
+        datagram.set_len(udp_len);
+        datagram.set_checksum(checksum::combine(&[self.pseudo, udp_len]));
+        header
+    }
+
+    /// Writes the start of the prefix into a header block of this flow.
+    ///
+    /// # Panics
+    /// When `prefix` is longer than the flow's.
+    #[inline]
+    pub fn write_prefix(&self, header: &mut [u8; HEADER_ROOM], prefix: &[u8]) {
+        header[self.prefix()][..prefix.len()].copy_from_slice(prefix);
+    }
+
+    /// What to ask the NIC for with each frame.
+    #[inline]
+    pub fn offload(&self) -> Offload {
+        self.offload
+    }
+
+    /// What the NIC does not do, for [`finish_in_software`](super::finish_in_software) over a copy of the whole frame. `None` when frames
+    /// need no copy: the IPv4 header is finished already.
+    pub fn missing(&self) -> Option<Offload> {
+        let flags = self.missing & OffloadFlags::UDP_CHECKSUM;
+        (!flags.is_empty()).then_some(Offload { flags, ..self.offload })
+    }
+}
+
+#[cfg(test)]
+mod tests;

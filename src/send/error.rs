@@ -1,0 +1,58 @@
+//! What can go wrong with a send.
+
+use std::io;
+
+use hal::{DmaError, NicError};
+
+use crate::file::LeaseError;
+use crate::net::NetError;
+
+/// Why a send could not begin or go on. The [report](crate::send::Report) says how far it came.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The NIC.
+    #[error("{0}")]
+    Nic(#[from] NicError),
+    /// An address, or a neighbour that does not answer.
+    #[error("{0}")]
+    Net(#[from] NetError),
+    /// A mapping.
+    #[error("{0}")]
+    Dma(#[from] DmaError),
+    /// The range does not lie in the file.
+    #[error("--offset {offset} is past the end of {name}, which has {size} bytes")]
+    Offset {
+        /// the wanted offset in bytes
+        offset: u64,
+        /// the file
+        name: String,
+        /// its size in bytes
+        size: u64,
+    },
+    /// A stream cannot be entered in the middle.
+    #[error("--offset needs a regular file; {0} can only be read from its beginning")]
+    StreamOffset(String),
+    /// Reading failed.
+    #[error("reading {name}: {error}")]
+    Read {
+        /// the file or stream
+        name: String,
+        /// what the system said
+        error: io::Error,
+    },
+    /// `--stability lease`, and there is none.
+    #[error("no lease on {name}: {error}; --stability auto sends it all the same, and trusts that nobody changes it")]
+    NoLease {
+        /// the file
+        name: String,
+        /// why
+        error: LeaseError,
+    },
+    /// Memory for packet buffers.
+    #[error("no memory for packet buffers: {0}")]
+    Pool(io::Error),
+    /// A configuration that cannot be.
+    #[error("{0}")]
+    Config(String),
+}

@@ -1,0 +1,25 @@
+//! Sending files.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`port`] | [`Port`]: a NIC with its buffers, its windows and its address; answers ARP and ping |
+//! | [`udp`] | [`UdpSend`]: a file or stream as UDP datagrams |
+//! | [`pace`] | [`Pacer`]: so many bits a second, no more |
+//! | [`report`] | [`Report`]: what was done |
+//! | [`run`] | [`run()`]: takes the steps, reads the clock, waits |
+//!
+//! Nothing here reads a clock but [`run()`]: time is an argument, so that everything also runs in virtual time.
+
+pub mod error;
+pub mod pace;
+pub mod port;
+pub mod report;
+pub mod run;
+pub mod udp;
+
+pub use error::SendError;
+pub use pace::Pacer;
+pub use port::{Port, PortConfig};
+pub use report::{CopyReason, Report, Stop};
+pub use run::{Progress, run};
+pub use udp::{Framing, Stability, Step, UdpOptions, UdpSend};

@@ -1,0 +1,192 @@
+//! A NIC with all that it takes to send files from it.
+
+use hal::{Buffer, Burst, Capabilities, Nic, NicError, Offload, Pool, PoolConfig, RxBurst};
+
+use super::error::SendError;
+use crate::file::{RegularFile, WindowCache};
+use crate::net::{Interface, respond};
+
+/// How a [`Port`] is set up.
+#[derive(Clone, Debug)]
+pub struct PortConfig {
+    /// The most bytes of files that stay mapped for the device. The default is no bound but the space's own.
+    pub window_budget: u64,
+    /// Frames that can be on their way at once; the rings bound them too. Default 512.
+    pub frames: u32,
+}
+
+impl Default for PortConfig {
+    fn default() -> Self {
+        Self { window_budget: u64::MAX, frames: 512 }
+    }
+}
+
+/// A NIC, its packet buffers, its windows of files, and its address in a network.
+pub struct Port {
+    // In this order: the NIC stops, so that windows and buffers are no longer referred to, before they go.
+    pub(super) nic: Box<dyn Nic>,
+    pub(super) windows: WindowCache,
+    pub(super) pool: Pool,
+    interface: Interface,
+    arrived: RxBurst,
+    packet: Vec<u8>,
+    reply: Vec<u8>,
+    own: Burst<'static>,
+}
+
+/// Receive buffers that a port gives its NIC.
+const RECEIVE_BUFFERS: u32 = 256;
+/// What a frame from windows needs: a header, two windows, and a last page in three buffers.
+const GATHER: u16 = 6;
+/// Packets that are looked at in one step.
+const RECEIVE_LIMIT: usize = 32;
+
+impl Port {
+    /// Makes a NIC ready to send and to answer as `interface`.
+    ///
+    /// # Errors
+    /// [`SendError`]: no memory, or the NIC.
+    pub fn new(mut nic: Box<dyn Nic>, interface: Interface, config: PortConfig) -> Result<Self, SendError> {
+        let capabilities = nic.capabilities();
+        let frame = u32::from(interface.mtu()) + 18;
+        if frame > capabilities.max_frame {
+            return Err(SendError::Config(format!(
+                "an MTU of {}, but this NIC was opened for frames of {} bytes",
+                interface.mtu(),
+                capabilities.max_frame
+            )));
+        }
+        // A NIC that does not gather needs the whole frame in one buffer.
+        let buffer_size = if capabilities.max_segments < GATHER { frame.next_power_of_two().max(2048) } else { 2048 };
+        // A copied frame may take several buffers.
+        let buffers = config.frames * (1 + frame / 2048) + RECEIVE_BUFFERS;
+        let pool = Pool::new(PoolConfig { buffers, buffer_size: buffer_size as u16 }).map_err(SendError::Pool)?;
+        let space = nic.space();
+        nic.attach_pool(pool.attach(&space)?)?;
+        let windows = WindowCache::new(space, config.window_budget);
+        let mut port = Self {
+            nic,
+            windows,
+            pool,
+            interface,
+            arrived: RxBurst::with_capacity(RECEIVE_LIMIT),
+            packet: Vec::new(),
+            reply: Vec::new(),
+            own: Burst::with_capacity(RECEIVE_LIMIT),
+        };
+        port.nic.rx(0).refill(&mut port.pool)?;
+        Ok(port)
+    }
+
+    /// The NIC's address in its network.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// The NIC, for its link, counters and filters.
+    pub fn nic(&mut self) -> &mut dyn Nic {
+        &mut *self.nic
+    }
+
+    /// The windows of files that are mapped.
+    pub fn windows(&self) -> &WindowCache {
+        &self.windows
+    }
+
+    /// Whether the NIC gathers enough segments for a frame with file bytes in it.
+    pub(super) fn gathers(&self) -> bool {
+        self.nic.capabilities().max_segments >= GATHER
+    }
+
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.nic.capabilities()
+    }
+
+    /// Takes what has arrived: answers ARP, neighbour discovery and ping, and shows every packet to `look`. Returns how many there were.
+    ///
+    /// # Errors
+    /// What the NIC says.
+    pub fn service(&mut self, mut look: impl FnMut(&[u8])) -> Result<usize, NicError> {
+        let count = self.nic.rx(0).receive(&mut self.arrived, RECEIVE_LIMIT)?;
+        if count == 0 {
+            return Ok(0);
+        }
+        // The answers' frames are completed like all others, by the owner of the port.
+        let mut own = std::mem::take(&mut self.own);
+        let offload = self.interface.offload();
+        for packet in self.arrived.packets() {
+            self.packet.resize(packet.bytes as usize, 0);
+            packet.copy_to(&mut self.packet);
+            look(&self.packet);
+            self.reply.clear();
+            if respond(&self.interface, &self.packet, &mut self.reply).is_some() {
+                push_copied(&mut own, &mut self.pool, &self.reply, offload);
+            }
+        }
+        self.arrived.clear();
+        self.nic.rx(0).refill(&mut self.pool)?;
+        if !own.is_empty() {
+            // With a full ring an answer is dropped, as on any busy station; the other side asks again.
+            self.nic.tx(0).post(&mut own)?;
+            own.clear();
+        }
+        self.own = own;
+        Ok(count)
+    }
+
+    /// Sends one frame that is complete, checksums included. Returns whether there was room for it.
+    ///
+    /// # Errors
+    /// What the NIC says.
+    pub fn transmit(&mut self, frame: &[u8]) -> Result<bool, NicError> {
+        let offload = self.interface.offload();
+        let mut own = std::mem::take(&mut self.own);
+        let posted = push_copied(&mut own, &mut self.pool, frame, offload) && self.nic.tx(0).post(&mut own)? == 1;
+        own.clear();
+        self.own = own;
+        Ok(posted)
+    }
+
+    /// Frames that are posted and not completed.
+    pub fn outstanding(&mut self) -> u64 {
+        let progress = self.nic.tx(0).progress();
+        progress.posted() - progress.completed()
+    }
+
+    /// Unmaps all windows of a file, as far as frames do not refer to them. Returns how many are left.
+    ///
+    /// # Errors
+    /// What the space says.
+    pub fn forget(&mut self, file: &RegularFile) -> Result<usize, SendError> {
+        self.windows.forget(file);
+        Ok(self.windows.sweep()?)
+    }
+}
+
+/// Adds a frame whose bytes are all copied, over as many buffers as it takes. Whether there were buffers enough; if not, nothing is added.
+pub(super) fn push_copied(burst: &mut Burst<'_>, pool: &mut Pool, frame: &[u8], offload: Offload) -> bool {
+    let Some(buffers) = buffers_of(pool, frame) else { return false };
+    let mut buffers = buffers.into_iter().flatten();
+    let Some(header) = buffers.next() else { return false };
+    burst.push(header, offload);
+    buffers.for_each(|buffer| burst.gather_buffer(buffer));
+    true
+}
+
+/// The most buffers of a copied frame: 16,128 bytes over 2048 each.
+const MOST_BUFFERS: usize = 8;
+
+/// Copies bytes into as many buffers as it takes; `None` when there are not so many, or the bytes are more than any frame has.
+pub(super) fn buffers_of(pool: &mut Pool, bytes: &[u8]) -> Option<[Option<Buffer>; MOST_BUFFERS]> {
+    let mut buffers = [const { None }; MOST_BUFFERS];
+    let chunks = bytes.chunks(pool.buffer_size());
+    if chunks.len() > MOST_BUFFERS {
+        return None;
+    }
+    for (place, chunk) in buffers.iter_mut().zip(chunks) {
+        let mut buffer = pool.take()?;
+        buffer.set(chunk);
+        *place = Some(buffer);
+    }
+    Some(buffers)
+}

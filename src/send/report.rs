@@ -1,0 +1,120 @@
+//! What a send did, honestly.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::file::WindowStatistics;
+
+/// Why the CPU had to copy file bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CopyReason {
+    /// The space cannot map the last page of a file that does not end with a page (the rig).
+    PartialLastPage,
+    /// The NIC does not gather: header and data are merged.
+    NoGather,
+    /// The NIC does not compute the checksum: the CPU has to read the data.
+    NoChecksumOffload,
+    /// The source is a stream, which has no pages to map.
+    Stream,
+    /// The file could not be mapped for the device.
+    NotMappable,
+}
+
+/// How a send ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Stop {
+    /// It has not.
+    #[default]
+    Running,
+    /// All was sent.
+    Complete,
+    /// The user or the program ended it.
+    Interrupted,
+    /// The file changed, or somebody wants to change it.
+    FileChanged(String),
+    /// An error ended it.
+    Failed(String),
+}
+
+impl std::fmt::Display for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Running => f.write_str("running"),
+            Self::Complete => f.write_str("complete"),
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::FileChanged(how) => write!(f, "file changed: {how}"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+        }
+    }
+}
+
+impl Serialize for Stop {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What was done. Serializes as one JSON object; sizes in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// File bytes that were handed to the device.
+    pub bytes: u64,
+    /// Frames that carried them.
+    pub frames: u64,
+    /// Descriptors of these frames.
+    pub descriptors: u64,
+    /// Doorbells rung for them.
+    pub doorbells: u64,
+    /// File bytes that the device read from the page cache itself.
+    pub bytes_gathered: u64,
+    /// File bytes that the CPU copied.
+    pub bytes_copied: u64,
+    /// Of these, how many for which reason.
+    pub copy_reasons: BTreeMap<CopyReason, u64>,
+    /// What became of windows.
+    pub windows: WindowStatistics,
+    /// From the first doorbell to the last completion.
+    pub seconds: f64,
+    /// How it ended.
+    pub stopped: Stop,
+    /// How the file was kept from changing: `lease`, or `trust` and why.
+    pub stability: String,
+    /// Posted frames that the device did not complete.
+    pub frames_lost: u64,
+}
+
+impl Report {
+    /// Counts copied bytes.
+    pub(crate) fn copied(&mut self, bytes: u64, reason: CopyReason) {
+        if bytes > 0 {
+            self.bytes_copied += bytes;
+            *self.copy_reasons.entry(reason).or_default() += bytes;
+        }
+    }
+
+    /// Bits of file a second.
+    pub fn bits_per_second(&self) -> f64 {
+        if self.seconds > 0.0 { self.bytes as f64 * 8.0 / self.seconds } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_one_line_of_json() {
+        let mut report = Report { bytes: 5, stopped: Stop::FileChanged("truncated".into()), ..Report::default() };
+        report.copied(3, CopyReason::PartialLastPage);
+        report.copied(2, CopyReason::PartialLastPage);
+        report.copied(0, CopyReason::Stream);
+        let json = serde_json::to_string(&report).unwrap();
+        assert!(!json.contains('\n'));
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["copy_reasons"], serde_json::json!({"partial-last-page": 5}));
+        assert_eq!(value["windows"], serde_json::json!({"mapped": 0, "hits": 0, "evicted": 0}));
+        assert_eq!(value["stopped"], "file changed: truncated");
+    }
+}
