@@ -73,7 +73,7 @@ pub fn tool(program: &str, debian_package: &str) -> Result<PathBuf, InstallError
         return Err(missing("with this system's package manager; on Debian it is in the package"));
     };
     let Some(become_root) = root_prefix() else {
-        return Err(missing("sudo apt-get install"));
+        return Err(missing("sudo apt-get install --no-install-recommends"));
     };
 
     let path = env::temp_dir().join("pagewire-install.lock");

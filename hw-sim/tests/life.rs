@@ -56,11 +56,13 @@ fn a_rig_outlives_the_thread_that_started_it() {
 
 #[test]
 fn qemu_ends_when_its_owner_is_killed_and_nothing_is_left_behind() {
-    let temporary = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let temporary = directory.path().join("a, b");
+    std::fs::create_dir(&temporary).unwrap();
     let mut victim = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "the_victim_holds_a_rig", "--nocapture"])
         .env(VICTIM, "1")
-        .env("TMPDIR", temporary.path())
+        .env("TMPDIR", &temporary)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -69,7 +71,7 @@ fn qemu_ends_when_its_owner_is_killed_and_nothing_is_left_behind() {
     let pid = lines.map_while(Result::ok).find_map(|line| line.rsplit_once("QEMU is ")?.1.parse().ok());
     let pid: u32 = pid.expect("the victim's QEMU");
     assert!(runs(pid));
-    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
     victim.kill().unwrap();
     victim.wait().unwrap();
     eventually("the end of QEMU", || !runs(pid));

@@ -392,8 +392,16 @@ fn inside_a_namespace_udp_over_tap_arrives() {
     let mut got = [0; 64];
     let len = socket.recv(&mut got).unwrap();
     assert_eq!(&got[..len], b"over tap");
-    drop((card, rig));
 
-    let error = start(WireConfig::Tap { name: "a-name-that-is-too-long".into() }).map(drop).unwrap_err().to_string();
-    assert!(error.contains("ip tuntap add"), "{error}");
+    // While one rig has it, no other can.
+    let error = start(WireConfig::Tap { name: "rig0".into() }).map(drop).unwrap_err().to_string();
+    assert!(error.contains("busy") && error.contains("ip tuntap add dev rig0"), "{error}");
+}
+
+#[test]
+fn a_name_that_no_interface_has_is_refused() {
+    for name in ["", "a-name-too-long-", "a/b", "a b", ".."] {
+        let error = start(WireConfig::Tap { name: name.into() }).map(drop).unwrap_err();
+        assert!(matches!(error, RigError::Wire(WireError::TapName(_))), "{error}");
+    }
 }

@@ -5,7 +5,7 @@
 
 use hal::{NicError, Offload, OffloadFlags};
 
-use crate::descriptor::{Command, Context, PacketOptions};
+use crate::descriptor::{self, Command, Context, PacketOptions};
 
 /// The checksum's place in a header, from the header's start.
 const IPV4_CHECKSUM: u8 = 10;
@@ -30,14 +30,23 @@ struct Last {
 /// What a frame's data descriptors carry, and the context that has to be written before them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prepared {
-    /// For every data descriptor.
+    /// For every data descriptor: the device takes some of it from the first and some from the last, and differently for segmentation
+    /// (3.3.7.1); QEMU's models differ too.
     pub command: Command,
-    /// For every data descriptor (QEMU's e1000 reads the first, its e1000e the last).
+    /// As the command.
     pub options: PacketOptions,
-    /// VLE, for the last data descriptor.
-    pub last: Command,
+    /// As the command, valid with VLE.
+    pub vlan_tag: u16,
     /// The context to write first.
     pub context: Option<Context>,
+}
+
+impl Prepared {
+    /// A data descriptor of the frame.
+    #[inline(always)]
+    pub fn data(&self, address: u64, len: u32) -> [u64; 2] {
+        descriptor::data(address, len, self.command, self.options, self.vlan_tag)
+    }
 }
 
 impl Contexts {
@@ -61,20 +70,20 @@ impl Contexts {
     /// The same for a request unlike the last one.
     fn prepare_other(&mut self, offload: &Offload, bytes: u32) -> Result<Prepared, NicError> {
         self.last = None;
-        let command = Command::DEXT | Command::IFCS;
-        let last = if offload.flags.contains(OffloadFlags::VLAN_TAG) { Command::VLE } else { Command::empty() };
+        let mut command = Command::DEXT | Command::IFCS;
+        command.set(Command::VLE, offload.flags.contains(OffloadFlags::VLAN_TAG));
+        let vlan_tag = if command.contains(Command::VLE) { offload.vlan_tag } else { 0 };
         let segmentation = offload.flags.intersects(OffloadFlags::SEGMENTATION);
         let prepared = if segmentation {
             let wanted = segmentation_context(offload, bytes)?;
             let context = (self.segmentation.replace(wanted) != Some(wanted)).then_some(wanted);
-            let ip = if offload.flags.contains(OffloadFlags::TCP4_SEGMENTATION) { PacketOptions::IXSM } else { PacketOptions::empty() };
-            Prepared { command: command | Command::TSE, options: PacketOptions::TXSM | ip, last, context }
+            Prepared { command: command | Command::TSE, options: PacketOptions::IXSM | PacketOptions::TXSM, vlan_tag, context }
         } else if offload.flags.intersects(OffloadFlags::IPV4_CHECKSUM | OffloadFlags::UDP_CHECKSUM | OffloadFlags::TCP_CHECKSUM) {
             let (wanted, options) = checksum_context(offload, bytes)?;
             let context = (self.checksum.replace(wanted) != Some(wanted)).then_some(wanted);
-            Prepared { command, options, last, context }
+            Prepared { command, options, vlan_tag, context }
         } else {
-            Prepared { command, options: PacketOptions::empty(), last, context: None }
+            Prepared { command, options: PacketOptions::empty(), vlan_tag, context: None }
         };
         if !segmentation {
             // The context of a segmented frame has the frame's own length in it, so it is not remembered by the request alone.
@@ -100,7 +109,7 @@ fn check_offsets(offload: &Offload, bytes: u32, checksum_at: u8) -> Result<u8, N
 }
 
 fn ip_context(offload: &Offload) -> Context {
-    // For IPv6 there is no IP checksum; IPCSE 0 and no IXSM (manual 3.5.6).
+    // For IPv6 there is no IP checksum: IPCSE stays 0, and IXSM clear (3.5.6).
     Context { ipcss: offload.ip_start, ipcso: offload.ip_start + IPV4_CHECKSUM, tucss: offload.l4_start, ..Context::default() }
 }
 
@@ -125,24 +134,24 @@ fn checksum_context(offload: &Offload, bytes: u32) -> Result<(Context, PacketOpt
 }
 
 fn segmentation_context(offload: &Offload, bytes: u32) -> Result<Context, NicError> {
-    let ipv4 = offload.flags.contains(OffloadFlags::TCP4_SEGMENTATION);
-    if ipv4 && offload.flags.contains(OffloadFlags::TCP6_SEGMENTATION) {
-        return Err(unsupported("segmentation for IPv4 and IPv6 at once"));
+    if offload.flags.contains(OffloadFlags::TCP6_SEGMENTATION) {
+        return Err(unsupported("segmentation over IPv6 (the 82540EM counts the IP header into the payload length)"));
     }
     let tucso = check_offsets(offload, bytes, TCP_CHECKSUM)?;
     let headers = u32::from(offload.payload_start);
-    if offload.payload_start < offload.l4_start.saturating_add(20) || headers >= bytes || offload.mss == 0 {
-        return Err(unsupported("segmentation without a payload or a segment size"));
+    // HDRLEN is at most 240 (3.5.9).
+    if offload.payload_start < offload.l4_start.saturating_add(20) || headers > 240 || headers >= bytes || offload.mss == 0 {
+        return Err(unsupported("segmentation without a payload, without a segment size, or with headers of more than 240 bytes"));
     }
-    let mut command = Command::TSE | Command::TCP;
-    let mut context =
-        Context { tucso, payload_len: bytes - headers, header_len: offload.payload_start, mss: offload.mss, ..ip_context(offload) };
-    if ipv4 {
-        context.ipcse = u16::from(offload.l4_start) - 1;
-        command |= Command::IP;
-    }
-    context.command = command.bits();
-    Ok(context)
+    Ok(Context {
+        ipcse: u16::from(offload.l4_start) - 1,
+        tucso,
+        command: (Command::TSE | Command::TCP | Command::IP).bits(),
+        payload_len: bytes - headers,
+        header_len: offload.payload_start,
+        mss: offload.mss,
+        ..ip_context(offload)
+    })
 }
 
 #[cfg(test)]

@@ -89,14 +89,15 @@ const DTYP_DATA: u64 = 1 << 20;
 
 /// A data descriptor (3.3.7).
 #[inline(always)]
-pub fn data(address: u64, len: u32, command: Command, options: PacketOptions) -> [u64; 2] {
-    [address, u64::from(len) | DTYP_DATA | u64::from(command.bits()) << 24 | u64::from(options.bits()) << 40]
+pub fn data(address: u64, len: u32, command: Command, options: PacketOptions, vlan_tag: u16) -> [u64; 2] {
+    let fields = u64::from(options.bits()) << 40 | u64::from(vlan_tag) << 48;
+    [address, u64::from(len) | DTYP_DATA | u64::from(command.bits()) << 24 | fields]
 }
 
-/// The same descriptor as the last of its packet, which says what concerns the whole packet: `more` in the command, and the VLAN tag.
+/// The same descriptor as the last of its packet.
 #[inline(always)]
-pub fn end_of_packet([address, high]: [u64; 2], more: Command, vlan_tag: u16) -> [u64; 2] {
-    [address, high | u64::from((Command::EOP | more).bits()) << 24 | u64::from(vlan_tag) << 48]
+pub fn end_of_packet([address, high]: [u64; 2]) -> [u64; 2] {
+    [address, high | u64::from(Command::EOP.bits()) << 24]
 }
 
 /// The same descriptor, asking for the status.
@@ -172,9 +173,9 @@ mod tests {
 
     #[test]
     fn a_data_descriptor_has_the_manuals_layout() {
-        let middle = data(0x1122_3344_5566, 1500, Command::IFCS | Command::DEXT, PacketOptions::IXSM | PacketOptions::TXSM);
-        assert_eq!(middle[1].to_le_bytes(), [0xdc, 0x05, 0x10, 0x22, 0, 3, 0, 0]);
-        let [low, high] = with_report(end_of_packet(middle, Command::empty(), 0xabcd));
+        let middle = data(0x1122_3344_5566, 1500, Command::IFCS | Command::DEXT, PacketOptions::IXSM | PacketOptions::TXSM, 0xabcd);
+        assert_eq!(middle[1].to_le_bytes(), [0xdc, 0x05, 0x10, 0x22, 0, 3, 0xcd, 0xab]);
+        let [low, high] = with_report(end_of_packet(middle));
         assert_eq!(low, 0x1122_3344_5566);
         assert_eq!(high.to_le_bytes(), [0xdc, 0x05, 0x10, 0x2b, 0, 3, 0xcd, 0xab]);
     }

@@ -63,7 +63,15 @@ pub struct E1000Config {
 
 impl Default for E1000Config {
     fn default() -> Self {
-        Self { tx_descriptors: 256, rx_descriptors: 256, mtu: 1500, vlan: true, offloads: OffloadFlags::all(), gather: true, filter: RxFilter::default() }
+        Self {
+            tx_descriptors: 256,
+            rx_descriptors: 256,
+            mtu: 1500,
+            vlan: true,
+            offloads: OffloadFlags::all(),
+            gather: true,
+            filter: RxFilter::default(),
+        }
     }
 }
 
@@ -244,7 +252,8 @@ impl Nic for E1000 {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let mut offloads = self.config.offloads;
+        // Not segmentation over IPv6: the device's payload length includes the IP header (3.5.9), which no receiver takes.
+        let mut offloads = self.config.offloads - OffloadFlags::TCP6_SEGMENTATION;
         if !self.config.vlan {
             offloads -= OffloadFlags::VLAN_TAG;
         }

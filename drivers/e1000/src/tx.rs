@@ -13,6 +13,10 @@ use crate::context::Contexts;
 use crate::descriptor::{self, MAX_DATA};
 use crate::registers::{TXDCTL_AT_ONCE, offset};
 
+/// The shortest frame on Ethernet, without its check sequence. The device pads with TCTL.PSP, but only what has 48 bytes (3.3.3), so the
+/// driver pads itself, with zeros, which change no checksum.
+const SHORTEST: u32 = 60;
+
 /// The transmit queue of an 82540EM.
 pub struct TxRing {
     ring: DescriptorRing,
@@ -73,9 +77,9 @@ impl TxRing {
         })
     }
 
-    /// The most segments that a frame may have: the whole ring, without the free descriptor and a context.
+    /// The most segments that a frame may have: the whole ring, without the free descriptor, a context and padding.
     pub fn max_segments(&self) -> u16 {
-        self.ring.len() - 2
+        self.ring.len() - 3
     }
 
     /// The largest frame to be segmented: 20 bits of payload, within the ring.
@@ -124,8 +128,8 @@ impl TxRing {
     fn write_frame(&mut self, frame: &Frame<'_, '_>) -> Result<Option<Written>, NicError> {
         let segmented = frame.offload.mss != 0;
         let limit = if segmented { self.max_segmentation() } else { self.max_frame };
-        // Room for the worst case first: a context, and all segments cut at the descriptors' limit.
-        let mut needed = frame.segments.len() + 1;
+        // Room for the worst case first: a context, padding, and all segments cut at the descriptors' limit.
+        let mut needed = frame.segments.len() + 2;
         if frame.bytes > MAX_DATA {
             needed += frame.segments.iter().map(|segment| ((segment.len() - 1) / MAX_DATA) as usize).sum::<usize>();
         }
@@ -156,14 +160,19 @@ impl TxRing {
             let mut left = segment.len();
             while left > 0 {
                 let len = left.min(MAX_DATA);
-                if let Some(descriptor) = waiting.replace(descriptor::data(address, len, prepared.command, prepared.options)) {
+                if let Some(descriptor) = waiting.replace(prepared.data(address, len)) {
                     self.push(descriptor);
                 }
                 address += u64::from(len);
                 left -= len;
             }
         }
-        let last = descriptor::end_of_packet(waiting.expect("a frame has a header"), prepared.last, frame.offload.vlan_tag);
+        if frame.bytes < SHORTEST
+            && let Some(descriptor) = waiting.replace(prepared.data(self.ring.zeros(), SHORTEST - frame.bytes))
+        {
+            self.push(descriptor);
+        }
+        let last = descriptor::end_of_packet(waiting.expect("a frame has a header"));
         let index = self.tail;
         self.push(last);
         let descriptors = if self.tail > start { self.tail - start } else { self.tail + self.ring.len() - start };

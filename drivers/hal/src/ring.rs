@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::memory::DmaMemory;
 use crate::space::{DmaError, DmaSpace};
 
-/// Descriptors of 16 bytes, written and read by volatile copies of their 64-bit halves.
+/// Descriptors of 16 bytes, written and read by volatile copies of their 64-bit halves. Behind them lie [`ZEROS`](Self::ZEROS) zero bytes.
 pub struct DescriptorRing {
     memory: DmaMemory,
     len: u16,
@@ -15,17 +15,26 @@ impl DescriptorRing {
     /// The size of a descriptor in bytes.
     pub const DESCRIPTOR: usize = 16;
 
+    /// How many zero bytes the device can read behind the ring: padding for the shortest frame.
+    pub const ZEROS: u32 = 64;
+
     /// A ring of `len` zeroed descriptors. It starts at a page, which is more than any device asks for.
     ///
     /// # Errors
     /// No memory, or the space's [`DmaError`].
     pub fn new(space: &Arc<dyn DmaSpace>, name: &str, len: u16) -> Result<Self, DmaError> {
-        Ok(Self { memory: DmaMemory::new(space, name, usize::from(len) * Self::DESCRIPTOR)?, len })
+        let bytes = usize::from(len) * Self::DESCRIPTOR + Self::ZEROS as usize;
+        Ok(Self { memory: DmaMemory::new(space, name, bytes)?, len })
     }
 
     /// The bus address of descriptor 0.
     pub fn iova(&self) -> u64 {
         self.memory.iova()
+    }
+
+    /// The bus address of the zero bytes.
+    pub fn zeros(&self) -> u64 {
+        self.memory.iova() + u64::from(self.len) * Self::DESCRIPTOR as u64
     }
 
     /// How many descriptors there are.

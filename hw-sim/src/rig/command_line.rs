@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hal::MacAddress;
@@ -29,13 +29,13 @@ pub(crate) fn bios() -> Vec<u8> {
 }
 
 /// Where QEMU's netdev leads.
-pub(crate) enum Netdev<'c> {
+pub(crate) enum Netdev {
     /// slirp
-    User(&'c [HostForward]),
+    User(Vec<HostForward>),
     /// a TAP interface
-    Tap(&'c str),
+    Tap(String),
     /// our listener at this path
-    Stream(&'c Path),
+    Stream(PathBuf),
 }
 
 /// What is started.
@@ -45,7 +45,7 @@ pub(crate) struct Machine<'c> {
     pub(crate) bios: &'c Path,
     pub(crate) qtest: &'c Path,
     pub(crate) qmp: &'c Path,
-    pub(crate) netdev: Netdev<'c>,
+    pub(crate) netdev: &'c Netdev,
     pub(crate) model: Model,
     pub(crate) mac: Option<MacAddress>,
     pub(crate) pcap: Option<&'c Path>,
@@ -78,7 +78,7 @@ impl Machine<'_> {
     }
 }
 
-impl Netdev<'_> {
+impl Netdev {
     fn option(&self) -> OsString {
         match self {
             Self::User(forwards) => {
@@ -86,11 +86,22 @@ impl Netdev<'_> {
                 format!("user,id=n0{forwards}").into()
             }
             Self::Tap(name) => {
-                let mut text = option("tap,id=n0,ifname=", OsStr::new(name));
+                let mut text = option("tap,id=n0,ifname=", name);
                 text.push(",script=no,downscript=no");
                 text
             }
             Self::Stream(path) => option("stream,id=n0,server=off,addr.type=unix,addr.path=", path),
+        }
+    }
+
+    /// What may help when QEMU did not start with this netdev.
+    pub(crate) fn remedy(&self) -> String {
+        match self {
+            Self::Tap(name) => format!(
+                "\nif it is about the TAP interface, make one for this user: sudo ip tuntap add dev {name} mode tap user $(id -un) && sudo \
+                 ip link set {name} up"
+            ),
+            Self::User(_) | Self::Stream(_) => String::new(),
         }
     }
 }
@@ -114,13 +125,13 @@ mod tests {
     #[test]
     fn commas_in_values_are_doubled() {
         assert_eq!(option("file=", Path::new("/a,b/c,,d")), "file=/a,,b/c,,,,d");
-        assert_eq!(Netdev::Tap("t,script=/x").option(), "tap,id=n0,ifname=t,,script=/x,script=no,downscript=no");
+        assert_eq!(Netdev::Tap("t,script=/x".into()).option(), "tap,id=n0,ifname=t,,script=/x,script=no,downscript=no");
     }
 
     #[test]
     fn forwards_are_repeated_options() {
-        let forwards = ["tcp:127.0.0.1:8080-:80".parse().unwrap(), "udp::53-:53".parse().unwrap()];
-        assert_eq!(Netdev::User(&forwards).option(), "user,id=n0,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp::53-:53");
+        let forwards = vec!["tcp:127.0.0.1:8080-:80".parse().unwrap(), "udp::53-:53".parse().unwrap()];
+        assert_eq!(Netdev::User(forwards).option(), "user,id=n0,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp::53-:53");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use hal::registers::{RegisterIo, Width};
 use hal::{BusDevice, BusError, DmaSpace, Interrupt, PciIdentity, RegisterError, Registers};
 
 use super::interrupt::Intx;
-use super::machine::{Machine, no_interrupt};
+use super::machine::Machine;
 use super::pci::{self, Bar};
 use super::qtest::Place;
 
@@ -76,7 +76,7 @@ impl BusDevice for Device {
         let Some(input) = self.0.function.interrupt else {
             return Err(no_interrupt(vector, "the device has no INTx pin"));
         };
-        let failed = |error: std::io::Error| no_interrupt(vector, error.to_string());
+        let failed = |error: std::io::Error| no_interrupt(vector, &error.to_string());
         let (socket, raised) = self.0.with_qtest(|qtest| Ok((qtest.socket(), qtest.watch_interrupt(input))))?;
         Ok(Box::new(Intx { machine: Arc::clone(&self.0), socket: socket.map_err(failed)?, raised: raised.map_err(failed)? }))
     }
@@ -95,6 +95,10 @@ impl Drop for Device {
         let _ = self.set_bus_master(false);
         self.0.open.store(false, Ordering::Release);
     }
+}
+
+fn no_interrupt(vector: u16, reason: &str) -> BusError {
+    BusError::NoInterrupt { vector, reason: reason.to_owned() }
 }
 
 /// One BAR, reached by messages.

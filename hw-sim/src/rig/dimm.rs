@@ -67,8 +67,9 @@ impl Machine {
     fn plug(&self, descriptor: BorrowedFd<'_>, len: u64, access: Access) -> Result<Mapping, DmaError> {
         let full = |reason: String| DmaError::Full { len, reason };
         let failed = |error: RegisterError| DmaError::Map { len, reason: error.to_string() };
-        let descriptor =
-            descriptor.try_clone_to_owned().map_err(|error| DmaError::Map { len, reason: format!("duplicating its descriptor: {error}") })?;
+        let descriptor = descriptor
+            .try_clone_to_owned()
+            .map_err(|error| DmaError::Map { len, reason: format!("duplicating its descriptor: {error}") })?;
         let mut dimms = self.dimms();
         let slot =
             dimms.free_slot().ok_or_else(|| full(format!("all {DIMM_SLOTS} memory slots of the rig are in use: unmap something first")))?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use hal::progress::ProgressBoard;
 use hal::registers::Width;
 use hal::segment::Domain;
-use hal::{BusError, RegisterError};
+use hal::RegisterError;
 
 use super::command_line::{self, Netdev};
 use super::dimm::Dimms;
@@ -24,7 +24,7 @@ use super::qtest::{Place, Qtest, QtestError};
 use super::timeout::{self, poll_until, wait_readable};
 use super::{RigConfig, RigError};
 use crate::install;
-use crate::wire::{Bridge, End, Gate, Relay, WireConfig};
+use crate::wire::{Bridge, Gate, Relay, WireConfig, WireError, is_interface_name};
 
 /// How long a QEMU that has closed a socket may take to end.
 const DYING: Duration = Duration::from_secs(2);
@@ -62,49 +62,45 @@ impl Machine {
         // Gone as soon as QEMU has connected, so that whatever ends this process later leaves nothing behind.
         let directory = tempfile::Builder::new().prefix("pagewire-rig-").tempdir().map_err(setup("make a temporary directory"))?;
         let path = |name: &str| directory.path().join(name);
-        let (bios, qtest, qmp, stream) = (path("bios"), path("qtest"), path("qmp"), path("wire"));
+        let (bios, qtest, qmp) = (path("bios"), path("qtest"), path("qmp"));
         fs::write(&bios, command_line::bios()).map_err(setup("write the BIOS"))?;
         let qtest_listener = listen(&qtest)?;
         let qmp_listener = listen(&qmp)?;
 
-        let mut bridge = None;
-        let (netdev, end): (_, Option<End>) = match &wire {
-            WireConfig::User { forwards } => (Netdev::User(forwards), None),
-            WireConfig::Tap { name } => (Netdev::Tap(name), None),
+        let (netdev, end, bridge) = match wire {
+            WireConfig::User { forwards } => (Netdev::User(forwards), None, None),
+            WireConfig::Tap { name } if !is_interface_name(&name) => return Err(WireError::TapName(name).into()),
+            WireConfig::Tap { name } => (Netdev::Tap(name), None, None),
+            WireConfig::Local(end) => (Netdev::Stream(path("wire")), Some(end), None),
             WireConfig::Dgram { local, remote } => {
-                let (started, end) = Bridge::start(local, remote)?;
-                bridge = Some(started);
-                (Netdev::Stream(&stream), Some(end))
+                let (bridge, end) = Bridge::start(&local, &remote)?;
+                (Netdev::Stream(path("wire")), Some(end), Some(bridge))
             }
-            WireConfig::Local(_) => (Netdev::Stream(&stream), None),
         };
-        let (bios, qtest, qmp) = (&bios, &qtest, &qmp);
-        let options =
-            command_line::Machine { qemu: &qemu, setpriv: &setpriv, bios, qtest, qmp, netdev, model, mac, pcap: pcap.as_deref() };
+        let stream_listener = match &netdev {
+            Netdev::Stream(path) => Some(listen(path)?),
+            _ => None,
+        };
+        let (bios, qtest, qmp, pcap) = (&bios, &qtest, &qmp, pcap.as_deref());
+        let options = command_line::Machine { qemu: &qemu, setpriv: &setpriv, bios, qtest, qmp, netdev: &netdev, model, mac, pcap };
         let command = options.command();
-        let end = match wire {
-            WireConfig::Local(end) => Some(end),
-            _ => end,
-        };
-        let tap = tap_name(&wire);
-        let stream_listener = end.as_ref().map(|_| listen(&stream)).transpose()?;
 
         tracing::debug!(?command, "starting QEMU");
         let process = Process::start(command).map_err(setup("start QEMU"))?;
-        let connect = |listener: &UnixListener, what: &str| accept(listener, &process, what).map_err(|error| with_remedy(error, &tap));
-        let qtest = connect(&qtest_listener, "its qtest socket")?;
-        let qmp = connect(&qmp_listener, "its QMP socket")?;
-        let stream = stream_listener.map(|listener| connect(&listener, "its wire")).transpose()?;
+        let birth = Birth { process: &process, netdev: &netdev };
+        let qtest = birth.accept(&qtest_listener, "its qtest socket")?;
+        let qmp = birth.accept(&qmp_listener, "its QMP socket")?;
+        let stream = stream_listener.map(|listener| birth.accept(&listener, "its wire")).transpose()?;
 
-        let mut qmp = Qmp::new(qmp).map_err(|error| died(&process, &error))?;
-        qmp.execute("query-version", serde_json::json!({})).map_err(|error| died(&process, &error))?;
+        let mut qmp = Qmp::new(qmp).map_err(|error| birth.failed(&error))?;
+        qmp.execute("query-version", serde_json::json!({})).map_err(|error| birth.failed(&error))?;
         drop(directory);
 
         let mut qtest = Qtest::new(qtest).map_err(setup("prepare the qtest socket"))?;
         let function = qtest
             .intercept_interrupts()
             .and_then(|()| Function::set_up(&mut qtest))
-            .map_err(|error| died(&process, &error))?
+            .map_err(|error| birth.failed(&error))?
             .ok_or_else(|| RigError::Protocol("the NIC is not on its bus".to_owned()))?;
 
         let relay = match (stream, end) {
@@ -198,45 +194,43 @@ fn setup(what: &'static str) -> impl Fn(io::Error) -> RigError {
     move |source| RigError::Setup { what, source }
 }
 
-/// An error while QEMU starts: how it ended is the better reason.
-fn died(process: &Process, error: &dyn std::error::Error) -> RigError {
-    match process.obituary(Duration::from_millis(200)) {
-        Some(reason) => RigError::Start(reason),
-        None => RigError::Protocol(error.to_string()),
-    }
-}
-
 fn listen(path: &Path) -> Result<UnixListener, RigError> {
     let listener = UnixListener::bind(path).map_err(setup("make a socket in the temporary directory (a shorter TMPDIR may help)"))?;
     listener.set_nonblocking(true).map_err(setup("prepare a socket"))?;
     Ok(listener)
 }
 
-fn accept(listener: &UnixListener, process: &Process, what: &str) -> Result<UnixStream, RigError> {
-    let deadline = Instant::now() + timeout::QEMU;
-    let answer = poll_until(deadline, || match listener.accept() {
-        Ok((stream, _)) => Some(Ok(stream)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-            if let Some(reason) = process.obituary(Duration::ZERO) {
-                return Some(Err(RigError::Start(reason)));
+/// A QEMU that starts, and may end instead at any step.
+struct Birth<'m> {
+    process: &'m Process,
+    netdev: &'m Netdev,
+}
+
+impl Birth<'_> {
+    fn accept(&self, listener: &UnixListener, what: &str) -> Result<UnixStream, RigError> {
+        let deadline = Instant::now() + timeout::QEMU;
+        let answer = poll_until(deadline, || match listener.accept() {
+            Ok((stream, _)) => Some(Ok(stream)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                let ended = self.ended(Duration::ZERO);
+                if ended.is_none() {
+                    wait_readable(&[listener.as_fd()], deadline.min(Instant::now() + Duration::from_millis(20)));
+                }
+                ended.map(Err)
             }
-            wait_readable(&[listener.as_fd()], deadline.min(Instant::now() + Duration::from_millis(20)));
-            None
-        }
-        Err(source) => Some(Err(setup("accept QEMU's connection")(source))),
-    });
-    let stream = answer.unwrap_or_else(|| Err(RigError::Protocol(format!("QEMU has not connected {what}"))))?;
-    stream.set_nonblocking(false).map_err(setup("prepare a socket"))?;
-    Ok(stream)
-}
-
-impl From<RegisterError> for RigError {
-    fn from(error: RegisterError) -> Self {
-        Self::Protocol(error.to_string())
+            Err(source) => Some(Err(setup("accept QEMU's connection")(source))),
+        });
+        let stream = answer.unwrap_or_else(|| Err(RigError::Protocol(format!("QEMU has not connected {what}"))))?;
+        stream.set_nonblocking(false).map_err(setup("prepare a socket"))?;
+        Ok(stream)
     }
-}
 
-/// For a device whose bus is a machine.
-pub(crate) fn no_interrupt(vector: u16, reason: impl Into<String>) -> BusError {
-    BusError::NoInterrupt { vector, reason: reason.into() }
+    /// An error of a connection: how QEMU ended is the better reason.
+    fn failed(&self, error: &dyn std::error::Error) -> RigError {
+        self.ended(DYING).unwrap_or_else(|| RigError::Protocol(error.to_string()))
+    }
+
+    fn ended(&self, patience: Duration) -> Option<RigError> {
+        self.process.obituary(patience).map(|reason| RigError::Start(reason + &self.netdev.remedy()))
+    }
 }

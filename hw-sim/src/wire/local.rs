@@ -11,7 +11,7 @@ use super::{MAX_FRAME, QUEUE, WireError};
 /// How long [`Wire::send`] waits for a device that takes no frames.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The rig's end of a [local] wire; goes into [`WireConfig::Local`](super::WireConfig::Local).
+/// The rig's end of a [local](local()) wire; goes into [`WireConfig::Local`](super::WireConfig::Local).
 pub struct End {
     pub(super) from_device: Sender<Vec<u8>>,
     pub(super) to_device: Receiver<Vec<u8>>,
@@ -25,7 +25,7 @@ impl fmt::Debug for End {
     }
 }
 
-/// The test's end of a [local] wire. Dropping it unplugs the cable: what the device sends then is gone, as on a real one.
+/// The test's end of a [local](local()) wire. Dropping it unplugs the cable: what the device sends then is gone, as on a real one.
 #[derive(Debug)]
 pub struct Wire {
     pub(super) from_device: Receiver<Vec<u8>>,

@@ -1,7 +1,7 @@
 //! The other end of the rig's network cable: what it is plugged into, frames in and out, and an independent checker of frames.
 //!
 //! QEMU drops transmitted frames without a word once 10,000 of them wait for a peer that does not read. A wire that ends in this process
-//! or in a datagram socket therefore goes through a [relay](relay), and the relay's [gate](gate) withholds the doorbell until everything
+//! or in a datagram socket therefore goes through a relay, and the relay's gate withholds the doorbell until everything
 //! that earlier doorbells sent has left QEMU. So at most one doorbell's frames ever wait inside QEMU, and nothing is lost as long as one
 //! doorbell covers at most 10,000 frames.
 
@@ -49,7 +49,7 @@ pub enum WireConfig {
         /// The interface's name.
         name: String,
     },
-    /// The test itself: see [`local`].
+    /// The test itself: see [`local()`].
     Local(End),
 }
 
@@ -58,6 +58,11 @@ impl Default for WireConfig {
     fn default() -> Self {
         Self::User { forwards: Vec::new() }
     }
+}
+
+/// Whether the kernel takes `name` for an interface (`dev_valid_name`): less than IFNAMSIZ bytes, none of them special.
+pub(crate) fn is_interface_name(name: &str) -> bool {
+    (1..16).contains(&name.len()) && name != "." && name != ".." && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
 }
 
 /// A wire that cannot be had, or a frame that cannot go over it.
@@ -77,6 +82,9 @@ pub enum WireError {
         /// what the system said
         source: io::Error,
     },
+    /// No interface can have this name, and QEMU would cut it off without a word.
+    #[error("{0:?} is not the name of a network interface: 1 to 15 bytes, without spaces and slashes")]
+    TapName(String),
     /// A thread for the wire cannot be started, or a socket not prepared.
     #[error("the wire cannot be set up: {0}")]
     Setup(#[from] io::Error),

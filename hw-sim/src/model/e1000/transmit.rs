@@ -174,6 +174,9 @@ impl State {
 
     /// [`Fault::DoneEverywhere`].
     pub(super) fn set_done_everywhere(&mut self) {
+        if !self.config.bus_master() {
+            return;
+        }
         for index in 0..self.entries(Ring::Transmit) {
             let _ = self.dma_write(self.descriptor_address(Ring::Transmit, index) + STATUS_BYTE as u64, &[STA_DD]);
         }
