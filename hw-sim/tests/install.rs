@@ -67,10 +67,7 @@ fn of_several_processes_that_miss_a_program_one_installs_it() {
     assert!(told.iter().all(|text| text.contains(&found)), "{told:?}");
     assert_eq!(
         place.log().lines().collect::<Vec<_>>(),
-        [
-            "update with noninteractive",
-            "install -y --no-install-recommends -o DPkg::Lock::Timeout=600 the-package with noninteractive"
-        ]
+        ["update with noninteractive", "install -y --no-install-recommends -o DPkg::Lock::Timeout=600 the-package with noninteractive"]
     );
     let warnings = told.iter().filter(|text| text.contains("WARN") && text.contains("installing the-package with apt-get, once")).count();
     assert_eq!(warnings, 1, "{told:?}");

@@ -5,3 +5,4 @@
 //! moment, and it keeps a list of what the driver did that the manual forbids, which a test expects to be empty.
 
 pub mod e1000;
+pub mod idle;

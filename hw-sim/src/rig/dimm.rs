@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use hal::progress::ProgressBoard;
 use hal::registers::Width;
@@ -37,16 +37,26 @@ const EJECT: u64 = 1 << 3;
 #[derive(Default)]
 pub(crate) struct Dimms {
     plugged: BTreeMap<u16, Dimm>,
-    /// How many have ever been plugged: part of their names, so that no name comes twice.
+    /// How many have ever been plugged. A DIMM's number is part of its names, so that no name comes twice.
     count: u64,
 }
 
 struct Dimm {
-    name: String,
+    number: u64,
     iova: u64,
     len: u64,
     /// What QEMU's own descriptor was opened by.
     _descriptor: OwnedFd,
+}
+
+/// QEMU's name for DIMM `number`.
+fn dimm_name(number: u64) -> String {
+    format!("dimm{number}")
+}
+
+/// QEMU's name for the memory in DIMM `number`.
+fn memory_name(number: u64) -> String {
+    format!("memory{number}")
 }
 
 impl Dimms {
@@ -58,8 +68,9 @@ impl Dimms {
         self.plugged.values().map(|dimm| dimm.len).sum()
     }
 
-    fn slot_of(&self, iova: u64, len: u64) -> Option<u16> {
-        self.plugged.iter().find(|(_, dimm)| dimm.iova == iova && dimm.len == len).map(|(slot, _)| *slot)
+    /// The slot and number of the DIMM that is `len` bytes at `iova`.
+    fn find(&self, iova: u64, len: u64) -> Option<(u16, u64)> {
+        self.plugged.iter().find(|(_, dimm)| dimm.iova == iova && dimm.len == len).map(|(slot, dimm)| (*slot, dimm.number))
     }
 }
 
@@ -78,8 +89,8 @@ impl Machine {
             return Err(full(format!("{left} of {CAPACITY} bytes are left in the rig: unmap something first")));
         }
         dimms.count += 1;
-        let name = format!("dimm{}", dimms.count);
-        let memory = format!("memory{}", dimms.count);
+        let number = dimms.count;
+        let (name, memory) = (dimm_name(number), memory_name(number));
         let iova = self
             .with_qmp(|qmp| {
                 qmp.execute(
@@ -104,11 +115,12 @@ impl Machine {
             .map_err(failed)?;
         let iova = iova.as_u64().filter(|iova| *iova >= START && iova - START <= ADDRESSES - len);
         let iova = iova.ok_or_else(|| DmaError::Map { len, reason: "QEMU placed the memory where no device reaches it".to_owned() })?;
-        dimms.plugged.insert(slot, Dimm { name, iova, len, _descriptor: descriptor });
+        dimms.plugged.insert(slot, Dimm { number, iova, len, _descriptor: descriptor });
         Ok(Mapping::new(self.domain, iova, len))
     }
 
-    fn unplug(&self, slot: u16, name: &str) -> Result<(), RegisterError> {
+    fn unplug(&self, slot: u16, number: u64) -> Result<(), RegisterError> {
+        let name = dimm_name(number);
         self.with_qmp(|qmp| qmp.execute("device_del", json!({ "id": name })))?;
         // What a guest's ACPI code does when it is told.
         self.with_qtest(|qtest| {
@@ -116,8 +128,8 @@ impl Machine {
             qtest.write(SLOT_FLAGS, Width::Byte, EJECT)
         })?;
         self.with_qmp(|qmp| {
-            qmp.wait_device_deleted(name)?;
-            qmp.execute("object-del", json!({ "id": name.replace("dimm", "memory") }))
+            qmp.wait_device_deleted(&name)?;
+            qmp.execute("object-del", json!({ "id": memory_name(number) }))
         })?;
         Ok(())
     }
@@ -141,7 +153,7 @@ impl DmaSpace for Machine {
     }
 
     fn map_memory(&self, memory: &SharedMemory, access: Access) -> Result<Mapping, DmaError> {
-        self.plug(std::os::fd::AsFd::as_fd(memory), memory.len() as u64, access)
+        self.plug(memory.as_fd(), memory.len() as u64, access)
     }
 
     fn map_file(&self, file: BorrowedFd<'_>, range: Range<u64>) -> Result<Mapping, DmaError> {
@@ -164,11 +176,9 @@ impl DmaSpace for Machine {
         let (iova, len) = (mapping.iova(), mapping.len());
         let failed = |reason: String| DmaError::Unmap { iova, len, reason };
         let mut dimms = self.dimms();
-        let slot = dimms.slot_of(iova, len).filter(|_| mapping.domain() == self.domain);
-        let Some((slot, name)) = slot.and_then(|slot| Some((slot, dimms.plugged.get(&slot)?.name.clone()))) else {
-            return Err(failed("it was not mapped in this space".to_owned()));
-        };
-        self.unplug(slot, &name).map_err(|error| failed(error.to_string()))?;
+        let found = dimms.find(iova, len).filter(|_| mapping.domain() == self.domain);
+        let (slot, number) = found.ok_or_else(|| failed("it was not mapped in this space".to_owned()))?;
+        self.unplug(slot, number).map_err(|error| failed(error.to_string()))?;
         dimms.plugged.remove(&slot);
         Ok(())
     }

@@ -9,10 +9,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use hal::RegisterError;
 use hal::progress::ProgressBoard;
 use hal::registers::Width;
 use hal::segment::Domain;
-use hal::RegisterError;
 
 use super::command_line::{self, Netdev};
 use super::dimm::Dimms;
@@ -92,16 +92,16 @@ impl Machine {
         let qmp = birth.accept(&qmp_listener, "its QMP socket")?;
         let stream = stream_listener.map(|listener| birth.accept(&listener, "its wire")).transpose()?;
 
-        let mut qmp = Qmp::new(qmp).map_err(|error| birth.failed(&error))?;
-        qmp.execute("query-version", serde_json::json!({})).map_err(|error| birth.failed(&error))?;
-        drop(directory);
-
+        let qmp = Qmp::new(qmp).map_err(|error| birth.failed(&error))?;
         let mut qtest = Qtest::new(qtest).map_err(setup("prepare the qtest socket"))?;
         let function = qtest
             .intercept_interrupts()
             .and_then(|()| Function::set_up(&mut qtest))
             .map_err(|error| birth.failed(&error))?
             .ok_or_else(|| RigError::Protocol("the NIC is not on its bus".to_owned()))?;
+
+        // QEMU answers only when its machine is complete, so it has read the BIOS.
+        drop(directory);
 
         let relay = match (stream, end) {
             (Some(stream), Some(end)) => Some(Relay::start(stream, end).map_err(setup("start the wire"))?),

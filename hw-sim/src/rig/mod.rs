@@ -2,7 +2,7 @@
 //!
 //! QEMU's processor halts in its first instruction, and only the devices live. Registers are reached by messages on QEMU's qtest socket;
 //! memory and files become the machine's memory by hot-plug, so rings are truly shared and a file's page-cache pages are what the device
-//! reads. A register access costs some 20 µs, so the rig shows that a driver is right and how often it rings, not how fast it is.
+//! reads. A register access costs some 20 to 70 µs, so the rig shows that a driver is right and how often it rings, not how fast it is.
 //!
 //! ```no_run
 //! use pagewire_hw_sim::rig::{Model, Rig, RigConfig};

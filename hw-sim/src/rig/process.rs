@@ -30,16 +30,14 @@ impl Process {
     pub(crate) fn start(mut command: Command) -> io::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         let mut child = spawn_on_keeper(command)?;
-        let pid = child.id();
-        let tail = Arc::new(Tail::default());
-        let listener = match child.stderr.take() {
-            Some(stderr) => {
-                let tail = Arc::clone(&tail);
-                Some(std::thread::Builder::new().name("rig-stderr".into()).spawn(move || tail.collect(stderr))?)
-            }
-            None => None,
-        };
-        Ok(Self { child: Mutex::new(child), pid, tail, listener })
+        let stderr = child.stderr.take();
+        // From here on the child is ended whatever fails.
+        let mut process = Self { pid: child.id(), child: Mutex::new(child), tail: Arc::default(), listener: None };
+        if let Some(stderr) = stderr {
+            let tail = Arc::clone(&process.tail);
+            process.listener = Some(std::thread::Builder::new().name("rig-stderr".into()).spawn(move || tail.collect(stderr))?);
+        }
+        Ok(process)
     }
 
     /// The process's number.

@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
@@ -172,12 +172,6 @@ impl Qtest {
         let end = self.received.iter().position(|&byte| byte == b'\n')?;
         let line = self.received.drain(..=end).collect::<Vec<u8>>();
         Some(String::from_utf8_lossy(&line).trim().to_owned())
-    }
-}
-
-impl AsFd for Qtest {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
     }
 }
 

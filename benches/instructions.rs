@@ -1,0 +1,181 @@
+//! What the driver itself costs, in instructions, counted by valgrind's callgrind: the same figures on every machine.
+//!
+//! ```text
+//! cargo bench --bench instructions            a table
+//! cargo bench --bench instructions -- --json  one line of JSON
+//! ```
+//! The device is [`IdleDevice`]: registers and rings in ordinary memory. Each case runs twice, short and long, and the difference is divided
+//! by the frames, so that start-up does not count. Only what runs inside `measured` counts; the device completes outside.
+
+use std::hint::black_box;
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::time::Duration;
+
+use e1000::{E1000, E1000Config};
+use hal::{Burst, Nic, Offload, OffloadFlags, Pool, PoolConfig};
+use hw_sim::model::idle::IdleDevice;
+use pagewire::file::Source;
+use pagewire::net::Interface;
+use pagewire::send::{Framing, Port, PortConfig, Step, UdpOptions, UdpSend};
+
+/// Frames with one doorbell, as testpmd.
+const BURST: usize = 32;
+/// Bursts of the short and of the long run.
+const RUNS: [usize; 2] = [50, 550];
+
+/// A case, what it may cost, and what DPDK 22.11's testpmd spends on the same work (txonly on the em driver, in a guest, all of its loop included).
+struct Case {
+    name: &'static str,
+    what: &'static str,
+    target: f64,
+    dpdk: Option<f64>,
+    run: fn(usize),
+}
+
+const CASES: [Case; 4] = [
+    Case { name: "frame-64", what: "64-byte frame, one segment", target: 100.0, dpdk: Some(256.0), run: frame_64 },
+    Case { name: "two-segments", what: "header + 1400 bytes, checksums by the NIC", target: 140.0, dpdk: Some(387.0), run: two_segments },
+    Case { name: "udp-raw", what: "UDP datagram of 1472 file bytes", target: 200.0, dpdk: None, run: udp_raw },
+    Case { name: "udp-offset", what: "UDP datagram with its file offset", target: 200.0, dpdk: None, run: udp_offset },
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [child, name, bursts] = arguments.as_slice()
+        && child == "--child"
+    {
+        let case = CASES.iter().find(|case| case.name == name).expect("a case");
+        return (case.run)(bursts.parse().expect("a number of bursts"));
+    }
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let valgrind = hw_sim::install::tool("valgrind", "valgrind").unwrap_or_else(|error| panic!("{error}"));
+    let mut missed = false;
+    if !json {
+        println!("{:<44} {:>12} {:>8} {:>14}", "instructions a frame, bursts of 32", "pagewire", "target", "DPDK testpmd");
+    }
+    let mut figures = serde_json::Map::new();
+    for case in &CASES {
+        let [short, long] = RUNS.map(|bursts| count(&valgrind, case.name, bursts));
+        let cost = (long - short) as f64 / ((RUNS[1] - RUNS[0]) * BURST) as f64;
+        missed |= cost > case.target;
+        figures.insert(case.name.into(), serde_json::json!({"instructions": cost, "target": case.target, "dpdk_testpmd": case.dpdk}));
+        if !json {
+            let dpdk = case.dpdk.map_or("-".to_owned(), |dpdk| format!("{dpdk} ({:.2})", cost / dpdk));
+            println!("{:<44} {cost:>12.1} {:>8} {dpdk:>14}", case.what, case.target);
+        }
+    }
+    if json {
+        println!("{}", serde_json::Value::Object(figures));
+    }
+    assert!(!missed, "a target was missed");
+}
+
+/// Instructions inside `measured` in a run of so many bursts.
+fn count(valgrind: &std::path::Path, case: &str, bursts: usize) -> u64 {
+    let output = Command::new(valgrind)
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no", "--toggle-collect=*measured*"])
+        .arg(std::env::current_exe().expect("this program has a path"))
+        .args(["--child", case, &bursts.to_string()])
+        .output()
+        .expect("valgrind runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    let collected = text.lines().find_map(|line| line.split("Collected :").nth(1)).and_then(|figure| figure.trim().parse().ok());
+    collected.unwrap_or_else(|| panic!("valgrind did not count: {text}"))
+}
+
+/// What is counted: nothing is inlined into it or it into anything, so that it has a symbol.
+#[inline(never)]
+fn measured(work: &mut dyn FnMut()) {
+    work();
+}
+
+struct Bench {
+    device: IdleDevice,
+    nic: E1000,
+    pool: Pool,
+}
+
+fn bench() -> Bench {
+    let device = IdleDevice::new("52:54:00:00:00:01".parse().expect("an address"));
+    let mut nic = E1000::start(device.device(), E1000Config::default()).expect("it starts");
+    let pool = Pool::new(PoolConfig::default()).expect("memory");
+    let mapping = pool.attach(&nic.space()).expect("it attaches");
+    nic.attach_pool(mapping).expect("the same space");
+    Bench { device, nic, pool }
+}
+
+/// The headers of a UDP datagram, as testpmd writes them into every packet.
+const HEADER: [u8; 42] = [0x5a; 42];
+
+fn frame_64(bursts: usize) {
+    let Bench { device, mut nic, mut pool } = bench();
+    let mut burst = Burst::with_capacity(BURST);
+    for _ in 0..bursts {
+        measured(&mut || {
+            for _ in 0..BURST {
+                let Some(mut buffer) = pool.take() else { break };
+                buffer.set(black_box(&HEADER));
+                buffer.set_len(64);
+                burst.push(buffer, Offload::NONE);
+            }
+            let posted = nic.tx(0).post(&mut burst).expect("it posts");
+            assert_eq!(posted, BURST);
+        });
+        device.complete();
+        measured(&mut || assert_eq!(nic.tx(0).reap().expect("it reaps"), BURST));
+    }
+}
+
+fn two_segments(bursts: usize) {
+    let Bench { device, mut nic, mut pool } = bench();
+    let file = tempfile::tempfile().expect("a file");
+    let window = nic.space().map_file(file.as_fd(), 0..4 << 20).expect("it maps");
+    let offload = Offload { flags: OffloadFlags::IPV4_CHECKSUM | OffloadFlags::UDP_CHECKSUM, ip_start: 14, l4_start: 34, ..Offload::NONE };
+    let mut burst = Burst::with_capacity(BURST);
+    for _ in 0..bursts {
+        measured(&mut || {
+            for number in 0..BURST as u64 {
+                let Some(mut buffer) = pool.take() else { break };
+                buffer.set(black_box(&HEADER));
+                burst.push(buffer, black_box(offload));
+                burst.gather(window.segment(number * 1400, 1400).expect("inside the window"));
+            }
+            let posted = nic.tx(0).post(&mut burst).expect("it posts");
+            assert_eq!(posted, BURST);
+        });
+        device.complete();
+        measured(&mut || assert_eq!(nic.tx(0).reap().expect("it reaps"), BURST));
+    }
+    nic.space().unmap(window).expect("it unmaps");
+}
+
+fn udp_raw(bursts: usize) {
+    udp(bursts, Framing::Raw);
+}
+
+fn udp_offset(bursts: usize) {
+    udp(bursts, Framing::Offset);
+}
+
+/// The whole way from a file range to posted descriptors: windows, headers, answers to whoever asks, completions.
+fn udp(bursts: usize, framing: Framing) {
+    let device = IdleDevice::new("52:54:00:00:00:01".parse().expect("an address"));
+    let nic = E1000::start(device.device(), E1000Config::default()).expect("it starts");
+    let interface = Interface::new(nic.mac(), "192.0.2.1/24".parse().expect("an address"), None, 1500, None).expect("an interface");
+    let mut port = Port::new(Box::new(nic), interface, PortConfig::default()).expect("a port");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    file.as_file().set_len(64 << 20).expect("room");
+    let options = UdpOptions {
+        station: Some("52:54:00:00:00:02".parse().expect("an address")),
+        framing,
+        ..UdpOptions::to("192.0.2.2:9000".parse().expect("an address"))
+    };
+    let source = Source::open(file.path()).expect("it opens");
+    let mut send = UdpSend::new(&mut port, source, options, Duration::ZERO).expect("a send");
+    for number in 0..bursts as u64 {
+        let now = Duration::from_micros(number);
+        measured(&mut || assert_eq!(send.step(now).expect("it goes on"), Step::Busy));
+        device.complete();
+    }
+}

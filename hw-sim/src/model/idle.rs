@@ -1,0 +1,213 @@
+//! A device that does nothing: an 82540EM's registers and rings in ordinary memory.
+//!
+//! It answers what a driver asks when it starts, and otherwise only keeps what was written. [`complete`](IdleDevice::complete) reports
+//! everything that was posted as done. So whatever is counted between two calls is the driver's own: its instructions, its
+//! allocations, its doorbells.
+
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hal::progress::ProgressBoard;
+use hal::registers::{RegisterIo, Width};
+use hal::segment::Domain;
+use hal::{
+    Access, BusDevice, BusError, DmaError, DmaLimits, DmaSpace, Interrupt, MacAddress, Mapping, PciIdentity, RegisterError, Registers,
+    SharedMemory,
+};
+
+/// The registers that have to answer (Intel 8254x manual, 13.4): the reset ends, the EEPROM has read.
+const CTRL: u64 = 0x0000;
+const CTRL_RST: u32 = 1 << 26;
+const EERD: u64 = 0x0014;
+const EERD_DONE: u32 = 1 << 4;
+const TDBAL: u64 = 0x3800;
+const TDBAH: u64 = 0x3804;
+const TDLEN: u64 = 0x3808;
+const TDT: u64 = 0x3818;
+const REGION: u64 = 128 << 10;
+/// The command byte of a transmit descriptor, with RS, and its status byte, with DD (3.3.3).
+const COMMAND: usize = 11;
+const RS: u8 = 1 << 3;
+const STATUS: usize = 12;
+const DD: u8 = 1;
+
+/// An 82540EM that does nothing. Clones are the same device.
+#[derive(Clone)]
+pub struct IdleDevice(Arc<Inner>);
+
+struct Inner {
+    mac: MacAddress,
+    registers: Vec<AtomicU32>,
+    /// Up to which descriptor everything is done.
+    head: AtomicU32,
+    doorbells: AtomicU64,
+    space: Arc<Space>,
+}
+
+impl IdleDevice {
+    /// A device with this station address.
+    pub fn new(mac: MacAddress) -> Self {
+        let registers = (0..REGION / 4).map(|_| AtomicU32::new(0)).collect();
+        let space = Arc::new(Space { domain: Domain::new(), queues: ProgressBoard::new(), table: Mutex::default() });
+        Self(Arc::new(Inner { mac, registers, head: AtomicU32::new(0), doorbells: AtomicU64::new(0), space }))
+    }
+
+    /// For a driver to start.
+    pub fn device(&self) -> Box<dyn BusDevice> {
+        Box::new(self.clone())
+    }
+
+    /// Reports every descriptor up to the tail as done, where its driver asked for that.
+    pub fn complete(&self) {
+        let register = |offset| self.0.load(offset);
+        let ring = u64::from(register(TDBAL)) | u64::from(register(TDBAH)) << 32;
+        let (len, tail) = (register(TDLEN) / 16, register(TDT));
+        let table = self.0.space.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((start, Some(memory))) = table.iter().rfind(|(start, _)| *start <= ring) else { return };
+        let mut head = self.0.head.load(Ordering::Relaxed);
+        while len > 0 && head != tail && tail < len {
+            let descriptor = (ring - start) as usize + head as usize * 16;
+            if memory.read::<u8>(descriptor + COMMAND) & RS != 0 {
+                memory.write(descriptor + STATUS, memory.read::<u8>(descriptor + STATUS) | DD);
+            }
+            head = (head + 1) % len;
+        }
+        self.0.head.store(head, Ordering::Relaxed);
+    }
+
+    /// Writes to the transmit tail.
+    pub fn doorbells(&self) -> u64 {
+        self.0.doorbells.load(Ordering::Relaxed)
+    }
+}
+
+impl Inner {
+    fn load(&self, offset: u64) -> u32 {
+        self.registers.get(offset as usize / 4).map_or(0, |register| register.load(Ordering::Relaxed))
+    }
+}
+
+impl RegisterIo for IdleDevice {
+    fn read(&self, offset: u64, _width: Width) -> Result<u64, RegisterError> {
+        Ok(self.0.load(offset).into())
+    }
+
+    fn write(&self, offset: u64, _width: Width, value: u64) -> Result<(), RegisterError> {
+        let value = match offset {
+            CTRL => value as u32 & !CTRL_RST,
+            EERD => {
+                let word = (value as usize >> 8 & 0xff) * 2;
+                let data = self.0.mac.0.get(word..word + 2).map_or(0, |bytes| u32::from(bytes[1]) << 24 | u32::from(bytes[0]) << 16);
+                value as u32 | EERD_DONE | data
+            }
+            TDT => {
+                self.0.doorbells.fetch_add(1, Ordering::Relaxed);
+                value as u32
+            }
+            _ => value as u32,
+        };
+        if let Some(register) = self.0.registers.get(offset as usize / 4) {
+            register.store(value, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+impl BusDevice for IdleDevice {
+    fn address(&self) -> &str {
+        "model:idle"
+    }
+
+    fn identity(&self) -> PciIdentity {
+        PciIdentity { vendor: 0x8086, device: 0x100e, class: 0x02_0000, revision: 2 }
+    }
+
+    fn config_read(&self, _offset: u16, _width: Width) -> Result<u32, BusError> {
+        Ok(0)
+    }
+
+    fn config_write(&self, _offset: u16, _width: Width, _value: u32) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    fn bar(&mut self, index: u8) -> Result<Registers, BusError> {
+        if index == 0 { Ok(Registers::remote(Arc::new(self.clone()), REGION)) } else { Err(BusError::NoBar(index)) }
+    }
+
+    fn set_bus_master(&mut self, _on: bool) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    fn dma(&self) -> Arc<dyn DmaSpace> {
+        Arc::clone(&self.0.space) as Arc<dyn DmaSpace>
+    }
+
+    fn interrupt(&mut self, vector: u16) -> Result<Box<dyn Interrupt>, BusError> {
+        Err(BusError::NoInterrupt { vector, reason: "an idle device has none".into() })
+    }
+
+    fn reset(&mut self) -> Result<(), BusError> {
+        Ok(())
+    }
+}
+
+/// Every mapping gets an address of its own; only memory is kept, since nobody reads files here.
+struct Space {
+    domain: Domain,
+    queues: ProgressBoard,
+    table: Mutex<Vec<(u64, Option<SharedMemory>)>>,
+}
+
+const FIRST: u64 = 1 << 32;
+const DISTANCE: u64 = 1 << 40;
+
+impl Space {
+    fn place(&self, memory: Option<SharedMemory>, len: u64) -> Mapping {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = table.last().map_or(FIRST, |(start, _)| start + DISTANCE);
+        table.push((start, memory));
+        Mapping::new(self.domain, start, len.min(DISTANCE))
+    }
+}
+
+impl DmaSpace for Space {
+    fn domain(&self) -> Domain {
+        self.domain
+    }
+
+    fn limits(&self) -> DmaLimits {
+        DmaLimits {
+            ranges: vec![FIRST..=u64::MAX],
+            granule: 4096,
+            maps: 4096,
+            bytes: u64::MAX,
+            whole_files: false,
+            partial_page: true,
+            writable_descriptor: false,
+        }
+    }
+
+    fn map_memory(&self, memory: &SharedMemory, _access: Access) -> Result<Mapping, DmaError> {
+        let len = memory.len() as u64;
+        let again = memory.map_again().map_err(|error| DmaError::Map { len, reason: error.to_string() })?;
+        Ok(self.place(Some(again), len))
+    }
+
+    fn map_file(&self, _file: BorrowedFd<'_>, range: Range<u64>) -> Result<Mapping, DmaError> {
+        if range.is_empty() {
+            return Err(DmaError::Unsupported("an empty range".into()));
+        }
+        Ok(self.place(None, range.end - range.start))
+    }
+
+    fn unmap(&self, mapping: Mapping) -> Result<(), DmaError> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).retain(|(start, _)| *start != mapping.iova());
+        Ok(())
+    }
+
+    fn queues(&self) -> &ProgressBoard {
+        &self.queues
+    }
+}
