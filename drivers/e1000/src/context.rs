@@ -12,41 +12,33 @@ const IPV4_CHECKSUM: u8 = 10;
 const UDP_CHECKSUM: u8 = 6;
 const TCP_CHECKSUM: u8 = 16;
 
+/// The shortest frame on Ethernet, without its check sequence. The device pads with TCTL.PSP, but only what has 48 bytes (3.3.3), so the
+/// driver pads itself, with zeros, which change no checksum.
+pub const SHORTEST: u32 = 60;
+
 /// What the device keeps; and the last frame's request with what came of it, since neighbouring frames mostly ask for the same.
 #[derive(Default)]
 pub struct Contexts {
     checksum: Option<Context>,
     segmentation: Option<Context>,
-    last: Option<Last>,
+    usual: Option<Usual>,
 }
 
-struct Last {
+struct Usual {
     offload: Offload,
-    /// The shortest frame that holds the offsets.
+    /// The shortest frame that holds the request's offsets and needs no padding.
     least: u32,
-    prepared: Prepared,
+    template: u64,
 }
 
 /// What a frame's data descriptors carry, and the context that has to be written before them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prepared {
-    /// For every data descriptor: the device takes some of it from the first and some from the last, and differently for segmentation
-    /// (3.3.7.1); QEMU's models differ too.
-    pub command: Command,
-    /// As the command.
-    pub options: PacketOptions,
-    /// As the command, valid with VLE.
-    pub vlan_tag: u16,
+    /// The high half of every data descriptor, but for its length: the device takes some of it from the first and some from the last,
+    /// and differently for segmentation (3.3.7.1); QEMU's models differ too.
+    pub template: u64,
     /// The context to write first.
     pub context: Option<Context>,
-}
-
-impl Prepared {
-    /// A data descriptor of the frame.
-    #[inline(always)]
-    pub fn data(&self, address: u64, len: u32) -> [u64; 2] {
-        descriptor::data(address, len, self.command, self.options, self.vlan_tag)
-    }
 }
 
 impl Contexts {
@@ -55,42 +47,36 @@ impl Contexts {
         *self = Self::default();
     }
 
-    /// What a frame of `bytes` bytes with this request needs. A context in the answer counts as written.
-    #[inline]
-    pub fn prepare(&mut self, offload: &Offload, bytes: u32) -> Result<Prepared, NicError> {
-        if let Some(last) = &self.last
-            && last.offload == *offload
-            && bytes >= last.least
-        {
-            return Ok(last.prepared);
-        }
-        self.prepare_other(offload, bytes)
+    /// The template for a frame that asks for the same as the last one, which needs no context then.
+    #[inline(always)]
+    pub fn usual(&self, offload: &Offload, bytes: u32) -> Option<u64> {
+        let usual = self.usual.as_ref()?;
+        (usual.offload == *offload && bytes >= usual.least).then_some(usual.template)
     }
 
-    /// The same for a request unlike the last one.
-    fn prepare_other(&mut self, offload: &Offload, bytes: u32) -> Result<Prepared, NicError> {
-        self.last = None;
+    /// What a frame of `bytes` bytes with this request needs. A context in the answer counts as written.
+    pub fn prepare(&mut self, offload: &Offload, bytes: u32) -> Result<Prepared, NicError> {
+        self.usual = None;
         let mut command = Command::DEXT | Command::IFCS;
         command.set(Command::VLE, offload.flags.contains(OffloadFlags::VLAN_TAG));
         let vlan_tag = if command.contains(Command::VLE) { offload.vlan_tag } else { 0 };
-        let segmentation = offload.flags.intersects(OffloadFlags::SEGMENTATION);
-        let prepared = if segmentation {
+        if offload.flags.intersects(OffloadFlags::SEGMENTATION) {
+            // Its context has the frame's own length in it, so the request alone does not say that it fits.
             let wanted = segmentation_context(offload, bytes)?;
             let context = (self.segmentation.replace(wanted) != Some(wanted)).then_some(wanted);
-            Prepared { command: command | Command::TSE, options: PacketOptions::IXSM | PacketOptions::TXSM, vlan_tag, context }
-        } else if offload.flags.intersects(OffloadFlags::IPV4_CHECKSUM | OffloadFlags::UDP_CHECKSUM | OffloadFlags::TCP_CHECKSUM) {
-            let (wanted, options) = checksum_context(offload, bytes)?;
-            let context = (self.checksum.replace(wanted) != Some(wanted)).then_some(wanted);
-            Prepared { command, options, vlan_tag, context }
-        } else {
-            Prepared { command, options: PacketOptions::empty(), vlan_tag, context: None }
-        };
-        if !segmentation {
-            // The context of a segmented frame has the frame's own length in it, so it is not remembered by the request alone.
-            let least = if prepared.options.is_empty() { 0 } else { u32::from(offload.l4_start) + 18 };
-            self.last = Some(Last { offload: *offload, least, prepared: Prepared { context: None, ..prepared } });
+            let options = PacketOptions::IXSM | PacketOptions::TXSM;
+            return Ok(Prepared { template: descriptor::template(command | Command::TSE, options, vlan_tag), context });
         }
-        Ok(prepared)
+        let (mut context, mut options, mut least) = (None, PacketOptions::empty(), SHORTEST);
+        if offload.flags.intersects(OffloadFlags::IPV4_CHECKSUM | OffloadFlags::UDP_CHECKSUM | OffloadFlags::TCP_CHECKSUM) {
+            let wanted;
+            (wanted, options) = checksum_context(offload, bytes)?;
+            context = (self.checksum.replace(wanted) != Some(wanted)).then_some(wanted);
+            least = least.max(u32::from(offload.l4_start) + u32::from(TCP_CHECKSUM) + 2);
+        }
+        let template = descriptor::template(command, options, vlan_tag);
+        self.usual = Some(Usual { offload: *offload, least, template });
+        Ok(Prepared { template, context })
     }
 }
 
@@ -174,8 +160,11 @@ mod tests {
             first.context,
             Some(Context { ipcss: 14, ipcso: 24, ipcse: 33, tucss: 34, tucso: 40, command: 2, ..Context::default() })
         );
-        assert_eq!(first.options, PacketOptions::IXSM | PacketOptions::TXSM);
-        assert_eq!(contexts.prepare(&udp(), 100).unwrap().context, None);
+        assert_eq!(first.template.to_le_bytes()[5], (PacketOptions::IXSM | PacketOptions::TXSM).bits());
+        assert_eq!(contexts.prepare(&udp(), 100).unwrap(), Prepared { context: None, ..first });
+        assert_eq!(contexts.usual(&udp(), 100), Some(first.template));
+        assert_eq!(contexts.usual(&udp(), 59), None, "it needs padding");
+        assert_eq!(contexts.usual(&Offload::NONE, 100), None);
     }
 
     #[test]
@@ -193,7 +182,7 @@ mod tests {
         let mut contexts = Contexts::default();
         contexts.prepare(&udp(), 1514).unwrap();
         let plain = contexts.prepare(&Offload::NONE, 60).unwrap();
-        assert_eq!((plain.context, plain.options), (None, PacketOptions::empty()));
+        assert_eq!((plain.context, plain.template.to_le_bytes()[5]), (None, 0));
         assert_eq!(contexts.prepare(&udp(), 1514).unwrap().context, None);
     }
 

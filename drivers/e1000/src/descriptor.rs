@@ -87,14 +87,13 @@ pub const MAX_DATA: u32 = 4096;
 
 const DTYP_DATA: u64 = 1 << 20;
 
-/// A data descriptor (3.3.7).
+/// The high half of a data descriptor (3.3.7), but for its length, which is the lowest part.
 #[inline(always)]
-pub fn data(address: u64, len: u32, command: Command, options: PacketOptions, vlan_tag: u16) -> [u64; 2] {
-    let fields = u64::from(options.bits()) << 40 | u64::from(vlan_tag) << 48;
-    [address, u64::from(len) | DTYP_DATA | u64::from(command.bits()) << 24 | fields]
+pub fn template(command: Command, options: PacketOptions, vlan_tag: u16) -> u64 {
+    DTYP_DATA | u64::from(command.bits()) << 24 | u64::from(options.bits()) << 40 | u64::from(vlan_tag) << 48
 }
 
-/// The same descriptor as the last of its packet.
+/// A data descriptor as the last of its packet.
 #[inline(always)]
 pub fn end_of_packet([address, high]: [u64; 2]) -> [u64; 2] {
     [address, high | u64::from(Command::EOP.bits()) << 24]
@@ -173,7 +172,8 @@ mod tests {
 
     #[test]
     fn a_data_descriptor_has_the_manuals_layout() {
-        let middle = data(0x1122_3344_5566, 1500, Command::IFCS | Command::DEXT, PacketOptions::IXSM | PacketOptions::TXSM, 0xabcd);
+        let template = template(Command::IFCS | Command::DEXT, PacketOptions::IXSM | PacketOptions::TXSM, 0xabcd);
+        let middle = [0x1122_3344_5566, template | 1500];
         assert_eq!(middle[1].to_le_bytes(), [0xdc, 0x05, 0x10, 0x22, 0, 3, 0xcd, 0xab]);
         let [low, high] = with_report(end_of_packet(middle));
         assert_eq!(low, 0x1122_3344_5566);

@@ -9,13 +9,9 @@ use hal::pool::PoolMapping;
 use hal::registers::Width;
 use hal::{AddressMap, Buffer, Burst, DescriptorRing, DmaSpace, Doorbell, Frame, NicError, Progress, Registers, TxQueue, barrier};
 
-use crate::context::Contexts;
+use crate::context::{Contexts, SHORTEST};
 use crate::descriptor::{self, MAX_DATA};
 use crate::registers::{TXDCTL_AT_ONCE, offset};
-
-/// The shortest frame on Ethernet, without its check sequence. The device pads with TCTL.PSP, but only what has 48 bytes (3.3.3), so the
-/// driver pads itself, with zeros, which change no checksum.
-const SHORTEST: u32 = 60;
 
 /// The transmit queue of an 82540EM.
 pub struct TxRing {
@@ -25,14 +21,16 @@ pub struct TxRing {
     registers: Registers,
     contexts: Contexts,
     max_frame: u32,
+    /// The largest frame of which each segment surely fits a descriptor.
+    max_usual: u32,
     /// The next descriptor to write, which is what the doorbell tells.
     tail: u16,
     /// Descriptors that can be written: one always stays free, since TDT == TDH means empty.
     free: u16,
     /// One entry a doorbell, oldest first.
     batches: VecDeque<Batch>,
-    /// The buffers of posted frames, oldest first: they belong to the device.
-    in_flight: VecDeque<Buffer>,
+    /// Empty vectors of completed batches, for the next ones.
+    spare: Vec<Vec<Buffer>>,
     progress: Arc<Progress>,
     posted: u64,
     completed: u64,
@@ -45,7 +43,8 @@ struct Batch {
     reporter: u16,
     descriptors: u16,
     frames: u32,
-    buffers: u32,
+    /// The buffers of its frames: they belong to the device.
+    buffers: Vec<Buffer>,
 }
 
 /// When the queue last got ahead, for [`TxQueue::check`].
@@ -65,10 +64,11 @@ impl TxRing {
             registers: registers.clone(),
             contexts: Contexts::default(),
             max_frame,
+            max_usual: max_frame.min(MAX_DATA),
             tail: 0,
             free: len - 1,
             batches: VecDeque::with_capacity(len.into()),
-            in_flight: VecDeque::with_capacity(len.into()),
+            spare: Vec::with_capacity(len.into()),
             progress: space.queues().join(),
             posted: 0,
             completed: 0,
@@ -112,7 +112,6 @@ impl TxRing {
         self.completed = self.posted;
         self.progress.settle();
         self.batches.clear();
-        self.in_flight.clear();
         self.contexts.forget();
         (self.tail, self.free) = (0, self.ring.len() - 1);
         self.watch = Watch::default();
@@ -123,16 +122,35 @@ impl TxRing {
         if self.addresses.attach(pool) { Ok(()) } else { Err(NicError::ForeignSpace) }
     }
 
-    /// Writes one frame's descriptors. `None` when there is no room for it now. The last descriptor is returned, so that it can be made the reporter.
-    #[inline]
-    fn write_frame(&mut self, frame: &Frame<'_, '_>) -> Result<Option<Written>, NicError> {
-        let segmented = frame.offload.mss != 0;
-        let limit = if segmented { self.max_segmentation() } else { self.max_frame };
-        // Room for the worst case first: a context, padding, and all segments cut at the descriptors' limit.
-        let mut needed = frame.segments.len() + 2;
-        if frame.bytes > MAX_DATA {
-            needed += frame.segments.iter().map(|segment| ((segment.len() - 1) / MAX_DATA) as usize).sum::<usize>();
+    /// Writes the descriptors of a frame of the usual kind: its context is there, and each segment fits a descriptor. Returns the last one, which is
+    /// written too, and how many there are. `None` for any other frame, with nothing done.
+    #[inline(always)]
+    fn write_usual(&mut self, frame: &Frame<'_, '_>) -> Option<([u64; 2], u16)> {
+        let template = self.contexts.usual(frame.offload, frame.bytes)?;
+        let count = frame.segments.len();
+        if frame.bytes > self.max_usual || count > usize::from(self.free) {
+            return None;
         }
+        let (last, others) = frame.segments.split_last()?;
+        let mut index = self.tail;
+        for segment in others {
+            self.ring.write(index, [self.addresses.resolve(segment)?, template | u64::from(segment.len())]);
+            index = self.ring.next(index);
+        }
+        let descriptor = descriptor::end_of_packet([self.addresses.resolve(last)?, template | u64::from(last.len())]);
+        self.ring.write(index, descriptor);
+        self.tail = self.ring.next(index);
+        self.free -= count as u16;
+        Some((descriptor, count as u16))
+    }
+
+    /// The same for any frame: a context first where one is needed, long segments cut, short frames padded. `None` when there is no room for it now.
+    #[cold]
+    fn write_any(&mut self, frame: &Frame<'_, '_>) -> Result<Option<([u64; 2], u16)>, NicError> {
+        let limit = if frame.offload.mss != 0 { self.max_segmentation() } else { self.max_frame };
+        // Room for the worst case first: a context, padding, and all segments cut at the descriptors' limit.
+        let cuts: usize = frame.segments.iter().map(|segment| ((segment.len() - 1) / MAX_DATA) as usize).sum();
+        let needed = frame.segments.len() + cuts + 2;
         if frame.bytes > limit || needed >= usize::from(self.ring.len()) {
             return Err(NicError::FrameTooLong {
                 bytes: frame.bytes,
@@ -145,12 +163,12 @@ impl TxRing {
             return Ok(None);
         }
         let prepared = self.contexts.prepare(frame.offload, frame.bytes)?;
-        let start = self.tail;
+        let (start, mut count) = (self.tail, 0);
         if let Some(context) = prepared.context {
-            self.push(context.descriptor());
+            self.push(context.descriptor(), &mut count);
         }
         // One descriptor waits, until it is known whether it is the packet's last.
-        let mut waiting = None;
+        let mut waiting: Option<[u64; 2]> = None;
         for segment in frame.segments {
             let Some(mut address) = self.addresses.resolve(segment) else {
                 self.tail = start;
@@ -160,90 +178,85 @@ impl TxRing {
             let mut left = segment.len();
             while left > 0 {
                 let len = left.min(MAX_DATA);
-                if let Some(descriptor) = waiting.replace(prepared.data(address, len)) {
-                    self.push(descriptor);
-                }
+                let before = waiting.replace([address, prepared.template | u64::from(len)]);
+                before.into_iter().for_each(|descriptor| self.push(descriptor, &mut count));
                 address += u64::from(len);
                 left -= len;
             }
         }
-        if frame.bytes < SHORTEST
-            && let Some(descriptor) = waiting.replace(prepared.data(self.ring.zeros(), SHORTEST - frame.bytes))
-        {
-            self.push(descriptor);
+        if frame.bytes < SHORTEST {
+            let before = waiting.replace([self.ring.zeros(), prepared.template | u64::from(SHORTEST - frame.bytes)]);
+            before.into_iter().for_each(|descriptor| self.push(descriptor, &mut count));
         }
         let last = descriptor::end_of_packet(waiting.expect("a frame has a header"));
-        let index = self.tail;
-        self.push(last);
-        let descriptors = if self.tail > start { self.tail - start } else { self.tail + self.ring.len() - start };
-        self.free -= descriptors;
-        Ok(Some(Written { index, last, descriptors }))
+        self.push(last, &mut count);
+        self.free -= count;
+        Ok(Some((last, count)))
     }
 
-    #[inline(always)]
-    fn push(&mut self, descriptor: [u64; 2]) {
+    fn push(&mut self, descriptor: [u64; 2], count: &mut u16) {
         self.ring.write(self.tail, descriptor);
         self.tail = self.ring.next(self.tail);
+        *count += 1;
     }
-}
 
-/// What `write_frame` wrote.
-struct Written {
-    index: u16,
-    last: [u64; 2],
-    descriptors: u16,
+    /// Rings for the frames of a burst that were written: the last descriptor is to report for all of them.
+    fn announce(&mut self, burst: &mut Burst<'_>, reporter: [u64; 2], frames: u32, descriptors: u16, bytes: u64) -> Result<(), NicError> {
+        let index = self.ring.previous(self.tail);
+        self.ring.write(index, descriptor::with_report(reporter));
+        let mut buffers = self.spare.pop().unwrap_or_default();
+        burst.hand_over(frames as usize, &mut buffers);
+        self.batches.push_back(Batch { reporter: index, descriptors, frames, buffers });
+        self.posted += u64::from(frames);
+        self.progress.set_posted(self.posted);
+        self.counters.frames += u64::from(frames);
+        self.counters.descriptors += u64::from(descriptors);
+        self.counters.bytes += bytes;
+        self.counters.doorbells += 1;
+        barrier::write();
+        Ok(self.doorbell.ring(self.tail.into())?)
+    }
 }
 
 impl TxQueue for TxRing {
     fn post(&mut self, burst: &mut Burst<'_>) -> Result<usize, NicError> {
-        let mut batch = Batch { reporter: 0, descriptors: 0, frames: 0, buffers: 0 };
+        let (mut frames, mut descriptors, mut bytes) = (0, 0, 0);
         let mut reporter = [0; 2];
-        let mut bytes = 0;
         let mut refused = None;
         for frame in burst.frames() {
-            match self.write_frame(&frame) {
-                Ok(Some(written)) => {
-                    (batch.reporter, reporter) = (written.index, written.last);
-                    batch.descriptors += written.descriptors;
-                    batch.frames += 1;
-                    batch.buffers += u32::from(frame.buffers);
-                    bytes += u64::from(frame.bytes);
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    refused = Some(error);
-                    break;
-                }
-            }
+            let written = match self.write_usual(&frame) {
+                Some(written) => written,
+                None => match self.write_any(&frame) {
+                    Ok(Some(written)) => written,
+                    Ok(None) => break,
+                    Err(error) => {
+                        refused = Some(error);
+                        break;
+                    }
+                },
+            };
+            reporter = written.0;
+            descriptors += written.1;
+            frames += 1;
+            bytes += u64::from(frame.bytes);
         }
-        let frames = batch.frames as usize;
         if frames > 0 {
-            self.ring.write(batch.reporter, descriptor::with_report(reporter));
-            burst.hand_over(frames, &mut self.in_flight);
-            self.posted += frames as u64;
-            self.progress.set_posted(self.posted);
-            self.counters.frames += frames as u64;
-            self.counters.descriptors += u64::from(batch.descriptors);
-            self.counters.bytes += bytes;
-            self.counters.doorbells += 1;
-            self.batches.push_back(batch);
-            barrier::write();
-            self.doorbell.ring(self.tail.into())?;
+            self.announce(burst, reporter, frames, descriptors, bytes)?;
         }
-        refused.map_or(Ok(frames), Err)
+        refused.map_or(Ok(frames as usize), Err)
     }
 
     fn reap(&mut self) -> Result<usize, NicError> {
         let mut frames = 0;
-        while let Some(batch) = self.batches.front() {
-            if self.ring.read_byte(batch.reporter, descriptor::STATUS_BYTE) & descriptor::TX_DONE == 0 {
-                break;
-            }
+        while let Some(batch) = self.batches.front()
+            && self.ring.read_byte(batch.reporter, descriptor::STATUS_BYTE) & descriptor::TX_DONE != 0
+            && let Some(mut batch) = self.batches.pop_front()
+        {
             barrier::read();
             self.free += batch.descriptors;
             frames += batch.frames as usize;
-            self.in_flight.drain(..batch.buffers as usize);
-            self.batches.pop_front();
+            Buffer::give_back(&mut batch.buffers);
+            self.spare.push(batch.buffers);
         }
         if frames > 0 {
             self.completed += frames as u64;

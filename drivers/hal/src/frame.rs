@@ -3,8 +3,6 @@
 //! A frame is a header in a pool buffer, payload segments (windows of files, or further buffers), and a request to the NIC. Frames are handed to a
 //! queue in a [`Burst`], whose memory is used again: nothing is allocated for a frame.
 
-use std::collections::VecDeque;
-
 use crate::offload::Offload;
 use crate::pool::Buffer;
 use crate::segment::Segment;
@@ -49,8 +47,6 @@ pub struct Frame<'b, 'w> {
     pub offload: &'b Offload,
     /// The sum of the segments' lengths.
     pub bytes: u32,
-    /// How many pool buffers the frame owns; the queue keeps them until the frame is completed.
-    pub buffers: u16,
 }
 
 impl<'w> Burst<'w> {
@@ -115,19 +111,32 @@ impl<'w> Burst<'w> {
         self.heads.iter().map(move |head| {
             let (own, rest) = segments.split_at(usize::from(head.segments));
             segments = rest;
-            Frame { segments: own, offload: &head.offload, bytes: head.bytes, buffers: head.buffers }
+            Frame { segments: own, offload: &head.offload, bytes: head.bytes }
         })
     }
 
-    /// For a queue: takes the first `frames` frames, which it has posted, out of the burst, and their buffers into its keeping.
+    /// For a queue: takes the first `frames` frames, which it has posted, out of the burst, and their buffers into its empty `keeper`. When that
+    /// is all of them, the two vectors just change places.
+    ///
+    /// # Panics
+    /// When `keeper` is not empty.
     #[inline]
-    pub fn hand_over(&mut self, frames: usize, keeper: &mut VecDeque<Buffer>) {
-        let (mut segments, mut buffers) = (self.segments.len(), self.buffers.len());
-        if frames < self.heads.len() {
-            (segments, buffers) =
-                self.heads[..frames].iter().fold((0, 0), |(s, b), head| (s + usize::from(head.segments), b + usize::from(head.buffers)));
+    pub fn hand_over(&mut self, frames: usize, keeper: &mut Vec<Buffer>) {
+        assert!(keeper.is_empty());
+        if frames >= self.heads.len() {
+            self.heads.clear();
+            self.segments.clear();
+            std::mem::swap(&mut self.buffers, keeper);
+        } else {
+            self.hand_over_part(frames, keeper);
         }
-        self.heads.drain(..frames.min(self.heads.len()));
+    }
+
+    #[cold]
+    fn hand_over_part(&mut self, frames: usize, keeper: &mut Vec<Buffer>) {
+        let count = |of: fn(&Head) -> u16| self.heads[..frames].iter().map(|head| usize::from(of(head))).sum::<usize>();
+        let (segments, buffers) = (count(|head| head.segments), count(|head| head.buffers));
+        self.heads.drain(..frames);
         self.segments.drain(..segments);
         keeper.extend(self.buffers.drain(..buffers));
     }
@@ -173,7 +182,7 @@ mod tests {
         burst.push(header(&mut pool, 60), Offload::NONE);
         let lengths: Vec<Vec<u32>> = burst.frames().map(|frame| frame.segments.iter().map(Segment::len).collect()).collect();
         assert_eq!(lengths, [vec![42, 10, 5], vec![60]]);
-        assert_eq!(burst.frames().map(|frame| (frame.bytes, frame.buffers)).collect::<Vec<_>>(), [(57, 2), (60, 1)]);
+        assert_eq!(burst.frames().map(|frame| frame.bytes).collect::<Vec<_>>(), [57, 60]);
     }
 
     #[test]
@@ -184,13 +193,14 @@ mod tests {
             burst.push(header(&mut pool, len), Offload::NONE);
             burst.gather_buffer(header(&mut pool, 10 * len));
         }
-        let mut kept = VecDeque::new();
+        let mut kept = Vec::new();
         burst.hand_over(2, &mut kept);
         assert_eq!(kept.iter().map(Buffer::len).collect::<Vec<_>>(), [1, 10, 2, 20]);
         assert_eq!(burst.frames().map(|frame| frame.bytes).collect::<Vec<_>>(), [33]);
-        burst.hand_over(1, &mut kept);
+        let mut rest = Vec::new();
+        burst.hand_over(1, &mut rest);
         assert!(burst.is_empty());
-        assert_eq!(kept.len(), 6);
+        assert_eq!(rest.iter().map(Buffer::len).collect::<Vec<_>>(), [3, 30]);
     }
 
     #[test]

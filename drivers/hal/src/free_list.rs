@@ -36,20 +36,36 @@ impl FreeList {
         (Self { head: CachePadded::new(AtomicU32::new(EMPTY)), next }, Chain(if len == 0 { EMPTY } else { 0 }))
     }
 
-    /// Gives an index back.
+    /// Puts `index` in front of `first`, the first index of a chain that is to be given back.
+    #[inline(always)]
+    pub(crate) fn link(&self, index: u32, first: u32) {
+        self.next[index as usize].store(first, Ordering::Relaxed);
+    }
+
+    /// Gives a chain of [linked](Self::link) indices back, by one atomic operation.
     #[inline]
-    pub(crate) fn give(&self, index: u32) -> Result<(), Closed> {
+    pub(crate) fn give_chain(&self, first: u32, last: u32) -> Result<(), Closed> {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             if head == CLOSED {
                 return Err(Closed);
             }
-            self.next[index as usize].store(head, Ordering::Relaxed);
-            match self.head.compare_exchange_weak(head, index, Ordering::Release, Ordering::Relaxed) {
+            self.link(last, head);
+            match self.head.compare_exchange_weak(head, first, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return Ok(()),
                 Err(now) => head = now,
             }
         }
+    }
+
+    /// How many indices a chain from `first` to `last` has that was refused.
+    pub(crate) fn chain_len(&self, first: u32, last: u32) -> i64 {
+        let (mut index, mut len) = (first, 1);
+        while index != last {
+            index = self.next[index as usize].load(Ordering::Relaxed);
+            len += 1;
+        }
+        len
     }
 
     /// Takes an index from the chain, which is filled again with all that was given back when it is empty.
@@ -91,9 +107,20 @@ mod tests {
         let (list, mut chain) = FreeList::full(5);
         let taken: HashSet<u32> = std::iter::from_fn(|| list.take(&mut chain)).collect();
         assert_eq!(taken, (0..5).collect());
-        list.give(3).unwrap();
+        list.give_chain(3, 3).unwrap();
         assert_eq!(list.take(&mut chain), Some(3));
         assert_eq!(list.take(&mut chain), None);
+    }
+
+    #[test]
+    fn a_chain_is_given_back_at_once() {
+        let (list, mut chain) = FreeList::full(4);
+        while list.take(&mut chain).is_some() {}
+        list.link(2, 1);
+        list.link(0, 2);
+        assert_eq!(list.chain_len(0, 1), 3);
+        list.give_chain(0, 1).unwrap();
+        assert_eq!(std::iter::from_fn(|| list.take(&mut chain)).collect::<Vec<_>>(), [0, 2, 1]);
     }
 
     #[test]
@@ -107,9 +134,9 @@ mod tests {
         let (list, mut chain) = FreeList::full(4);
         let index = list.take(&mut chain).unwrap();
         let out = list.take(&mut chain).unwrap();
-        list.give(index).unwrap();
+        list.give_chain(index, index).unwrap();
         assert_eq!(list.close(chain), 3);
-        assert_eq!(list.give(out), Err(Closed));
+        assert_eq!(list.give_chain(out, out), Err(Closed));
     }
 }
 
@@ -127,7 +154,7 @@ mod loom_tests {
             let (a, b) = (list.take(&mut chain).unwrap(), list.take(&mut chain).unwrap());
             let givers = [a, b].map(|index| {
                 let list = Arc::clone(&list);
-                loom::thread::spawn(move || list.give(index).unwrap())
+                loom::thread::spawn(move || list.give_chain(index, index).unwrap())
             });
             let first = list.take(&mut chain);
             for giver in givers {

@@ -56,10 +56,14 @@ pub struct Pool {
 
 /// What the buffers share with their pool; freed when the pool is dropped and all buffers are back.
 struct Core {
-    memory: SharedMemory,
+    free: FreeList,
+    /// Where `memory` starts.
+    base: NonNull<u8>,
     domain: Domain,
     buffer_size: u32,
-    free: FreeList,
+    /// The logarithm of `buffer_size`.
+    shift: u32,
+    memory: SharedMemory,
     buffers: u32,
     /// Buffers that came back after the pool was dropped count down; the pool adds, as it goes, how many there are to wait for.
     orphans: AtomicI64,
@@ -83,19 +87,25 @@ impl Pool {
         }
         let memory = SharedMemory::with_huge_pages("pagewire-pool", buffers as usize * usize::from(buffer_size))?;
         let (free, chain) = FreeList::full(buffers);
-        let core =
-            Box::new(Core { memory, domain: Domain::new(), buffer_size: buffer_size.into(), free, buffers, orphans: AtomicI64::new(0) });
+        let core = Box::new(Core {
+            free,
+            base: memory.base(),
+            domain: Domain::new(),
+            buffer_size: buffer_size.into(),
+            shift: buffer_size.trailing_zeros(),
+            memory,
+            buffers,
+            orphans: AtomicI64::new(0),
+        });
         Ok(Self { core: NonNull::from(Box::leak(core)), chain })
     }
 
     /// A free buffer, empty; `None` when all are out.
     #[inline]
     pub fn take(&mut self) -> Option<Buffer> {
-        let core = self.core();
-        let mut chain = self.chain;
-        let index = core.free.take(&mut chain);
-        self.chain = chain;
-        index.map(|index| Buffer { core: self.core, index, len: 0 })
+        // SAFETY: as in `core`; borrowed by hand, since `chain` is borrowed too.
+        let core = unsafe { self.core.as_ref() };
+        core.free.take(&mut self.chain).map(|index| Buffer { core: self.core, index, len: 0 })
     }
 
     /// The size of each buffer in bytes.
@@ -142,6 +152,16 @@ impl Drop for Pool {
 }
 
 impl Core {
+    /// Gives back the chain from `first` to `last`, all of them buffers that are out.
+    #[inline]
+    fn give_chain(core: NonNull<Self>, first: u32, last: u32) {
+        // SAFETY: the buffers of the chain are out, so the core lives.
+        let free = unsafe { &core.as_ref().free };
+        if free.give_chain(first, last).is_err() {
+            Self::release(core, -free.chain_len(first, last));
+        }
+    }
+
     /// The pool adds the buffers that are out; each of them, coming back later, subtracts one. Whoever makes it zero *after the pool
     /// added* is the last: before that, only negative numbers occur.
     fn release(core: NonNull<Self>, change: i64) {
@@ -201,8 +221,9 @@ impl Buffer {
     /// When the range passes the buffer's end.
     #[inline]
     pub fn write(&mut self, offset: usize, bytes: &[u8]) {
-        let start = self.range(offset, bytes.len());
-        self.core().memory.write_bytes(start, bytes);
+        let place = self.place(offset, bytes.len());
+        // SAFETY: `place` is inside this buffer for all of `bytes`; nobody else has the buffer, and no reference to the pool's memory exists.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place.as_ptr(), bytes.len()) }
     }
 
     /// The first `len` bytes are in use.
@@ -221,8 +242,9 @@ impl Buffer {
     /// When the range passes the buffer's end.
     #[inline]
     pub fn read(&self, offset: usize, bytes: &mut [u8]) {
-        let start = self.range(offset, bytes.len());
-        self.core().memory.read_bytes(start, bytes);
+        let place = self.place(offset, bytes.len());
+        // SAFETY: as in `write`.
+        unsafe { std::ptr::copy_nonoverlapping(place.as_ptr(), bytes.as_mut_ptr(), bytes.len()) }
     }
 
     /// The bytes in use as a segment, relative to the pool; `None` when there are none.
@@ -239,14 +261,39 @@ impl Buffer {
 
     #[inline(always)]
     fn start(&self) -> usize {
-        self.index as usize * self.core().buffer_size as usize
+        (self.index as usize) << self.core().shift
     }
 
+    /// The address of `len` bytes from `offset` on.
     #[inline(always)]
-    fn range(&self, offset: usize, len: usize) -> usize {
+    fn place(&self, offset: usize, len: usize) -> NonNull<u8> {
         let size = self.capacity();
         assert!(offset <= size && len <= size - offset, "{len} bytes at {offset} of a buffer of {size}");
-        self.start() + offset
+        // SAFETY: the buffer is inside the pool's memory, and the range was checked to be inside the buffer.
+        unsafe { self.core().base.add(self.start() + offset) }
+    }
+
+    /// Gives many buffers back at once: one atomic operation for all neighbours of one pool. The vector keeps its memory.
+    #[inline]
+    pub fn give_back(buffers: &mut Vec<Buffer>) {
+        let mut chain: Option<(NonNull<Core>, u32, u32)> = None;
+        for buffer in buffers.drain(..) {
+            let (core, index) = (buffer.core, buffer.index);
+            // Its place in the free list is taken care of here.
+            std::mem::forget(buffer);
+            chain = Some(match chain {
+                Some((of, first, last)) if of == core => {
+                    // SAFETY: the pool's core lives as long as the buffers of the chain, which are not given back yet.
+                    unsafe { core.as_ref() }.free.link(index, first);
+                    (core, index, last)
+                }
+                other => {
+                    other.into_iter().for_each(|(core, first, last)| Core::give_chain(core, first, last));
+                    (core, index, index)
+                }
+            });
+        }
+        chain.into_iter().for_each(|(core, first, last)| Core::give_chain(core, first, last));
     }
 
     #[inline(always)]
@@ -259,9 +306,7 @@ impl Buffer {
 impl Drop for Buffer {
     #[inline]
     fn drop(&mut self) {
-        if self.core().free.give(self.index).is_err() {
-            Core::release(self.core, -1);
-        }
+        Core::give_chain(self.core, self.index, self.index);
     }
 }
 

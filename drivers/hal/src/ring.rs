@@ -50,6 +50,12 @@ impl DescriptorRing {
         if index + 1 == self.len { 0 } else { index + 1 }
     }
 
+    /// The index before `index`.
+    #[inline(always)]
+    pub fn previous(&self, index: u16) -> u16 {
+        if index == 0 { self.len - 1 } else { index - 1 }
+    }
+
     /// Writes descriptor `index`, low half first.
     ///
     /// # Panics
