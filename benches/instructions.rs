@@ -115,7 +115,7 @@ fn frame_64(bursts: usize) {
         measured(&mut || {
             for _ in 0..BURST {
                 let Some(mut buffer) = pool.take() else { break };
-                buffer.set(black_box(&HEADER));
+                buffer.set(black_box::<&[u8; 42]>(&HEADER));
                 buffer.set_len(64);
                 burst.push(buffer, Offload::NONE);
             }
@@ -137,7 +137,7 @@ fn two_segments(bursts: usize) {
         measured(&mut || {
             for number in 0..BURST as u64 {
                 let Some(mut buffer) = pool.take() else { break };
-                buffer.set(black_box(&HEADER));
+                buffer.set(black_box::<&[u8; 42]>(&HEADER));
                 burst.push(buffer, black_box(offload));
                 burst.gather(window.segment(number * 1400, 1400).expect("inside the window"));
             }

@@ -604,7 +604,6 @@ impl Posted {
             frames: after.frames - before.frames,
             descriptors: after.descriptors - before.descriptors,
             doorbells: after.doorbells - before.doorbells,
-            bytes: after.bytes - before.bytes,
         };
         Self { frames: counters.frames as usize, counters, error }
     }

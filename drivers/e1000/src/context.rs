@@ -24,7 +24,9 @@ pub struct Contexts {
     usual: Option<Usual>,
 }
 
-struct Usual {
+/// A request that needs no context any more.
+#[derive(Clone, Copy)]
+pub struct Usual {
     offload: Offload,
     /// The shortest frame that holds the request's offsets and needs no padding.
     least: u32,
@@ -41,17 +43,26 @@ pub struct Prepared {
     pub context: Option<Context>,
 }
 
+impl Usual {
+    /// The template for a frame of at most `most` bytes, if it is of this kind.
+    #[inline(always)]
+    pub fn template(&self, offload: &Offload, bytes: u32, most: u32) -> Option<u64> {
+        // One comparison for both bounds.
+        let fits = bytes.wrapping_sub(self.least) <= most.wrapping_sub(self.least);
+        (self.offload == *offload && fits).then_some(self.template)
+    }
+}
+
 impl Contexts {
     /// Forgets everything: the device was reset.
     pub fn forget(&mut self) {
         *self = Self::default();
     }
 
-    /// The template for a frame that asks for the same as the last one, which needs no context then.
+    /// The last request, if the next frame with the same one needs no context.
     #[inline(always)]
-    pub fn usual(&self, offload: &Offload, bytes: u32) -> Option<u64> {
-        let usual = self.usual.as_ref()?;
-        (usual.offload == *offload && bytes >= usual.least).then_some(usual.template)
+    pub fn usual(&self) -> Option<Usual> {
+        self.usual
     }
 
     /// What a frame of `bytes` bytes with this request needs. A context in the answer counts as written.
@@ -84,14 +95,16 @@ fn unsupported(what: &str) -> NicError {
     NicError::UnsupportedOffload(what.to_owned())
 }
 
-/// Without offsets that fit the frame, the device would write a checksum anywhere. Returns where the checksum goes.
-fn check_offsets(offload: &Offload, bytes: u32, checksum_at: u8) -> Result<u8, NicError> {
+/// Without offsets that fit the frame, the device would write a checksum anywhere. Returns where the checksum behind the IP header goes; a
+/// frame without one may end there, as the last fragment of a datagram does.
+fn check_offsets(offload: &Offload, bytes: u32, checksum_at: Option<u8>) -> Result<u8, NicError> {
     let Offload { ip_start, l4_start, .. } = *offload;
+    let needed = u32::from(l4_start) + checksum_at.map_or(0, |at| u32::from(at) + 2);
     // 239 + 16 is the last place that the 8-bit fields can name.
-    if ip_start < 14 || l4_start > 239 || l4_start - ip_start.min(l4_start) < 20 || u32::from(l4_start + checksum_at) + 2 > bytes {
+    if ip_start < 14 || l4_start > 239 || l4_start - ip_start.min(l4_start) < 20 || needed > bytes {
         return Err(unsupported("a checksum outside the frame's headers, or beyond byte 255"));
     }
-    Ok(l4_start + checksum_at)
+    Ok(l4_start + checksum_at.unwrap_or(0))
 }
 
 fn ip_context(offload: &Offload) -> Context {
@@ -104,8 +117,8 @@ fn checksum_context(offload: &Offload, bytes: u32) -> Result<(Context, PacketOpt
     if tcp && offload.flags.contains(OffloadFlags::UDP_CHECKSUM) {
         return Err(unsupported("a UDP and a TCP checksum at once"));
     }
-    let tucso = check_offsets(offload, bytes, if tcp { TCP_CHECKSUM } else { UDP_CHECKSUM })?;
     let l4 = tcp || offload.flags.contains(OffloadFlags::UDP_CHECKSUM);
+    let tucso = check_offsets(offload, bytes, l4.then_some(if tcp { TCP_CHECKSUM } else { UDP_CHECKSUM }))?;
     let mut options = if l4 { PacketOptions::TXSM } else { PacketOptions::empty() };
     let mut context = Context { tucso, ..ip_context(offload) };
     if offload.flags.contains(OffloadFlags::IPV4_CHECKSUM) {
@@ -123,7 +136,7 @@ fn segmentation_context(offload: &Offload, bytes: u32) -> Result<Context, NicErr
     if offload.flags.contains(OffloadFlags::TCP6_SEGMENTATION) {
         return Err(unsupported("segmentation over IPv6 (the 82540EM counts the IP header into the payload length)"));
     }
-    let tucso = check_offsets(offload, bytes, TCP_CHECKSUM)?;
+    let tucso = check_offsets(offload, bytes, Some(TCP_CHECKSUM))?;
     let headers = u32::from(offload.payload_start);
     // HDRLEN is at most 240 (3.5.9).
     if offload.payload_start < offload.l4_start.saturating_add(20) || headers > 240 || headers >= bytes || offload.mss == 0 {
@@ -162,9 +175,11 @@ mod tests {
         );
         assert_eq!(first.template.to_le_bytes()[5], (PacketOptions::IXSM | PacketOptions::TXSM).bits());
         assert_eq!(contexts.prepare(&udp(), 100).unwrap(), Prepared { context: None, ..first });
-        assert_eq!(contexts.usual(&udp(), 100), Some(first.template));
-        assert_eq!(contexts.usual(&udp(), 59), None, "it needs padding");
-        assert_eq!(contexts.usual(&Offload::NONE, 100), None);
+        let usual = contexts.usual().unwrap();
+        assert_eq!(usual.template(&udp(), 100, 1514), Some(first.template));
+        assert_eq!(usual.template(&udp(), 59, 1514), None, "it needs padding");
+        assert_eq!(usual.template(&udp(), 1515, 1514), None, "it is too long");
+        assert_eq!(usual.template(&Offload::NONE, 100, 1514), None);
     }
 
     #[test]

@@ -93,16 +93,16 @@ pub fn template(command: Command, options: PacketOptions, vlan_tag: u16) -> u64 
     DTYP_DATA | u64::from(command.bits()) << 24 | u64::from(options.bits()) << 40 | u64::from(vlan_tag) << 48
 }
 
-/// A data descriptor as the last of its packet.
+/// The high half of a data descriptor as the last of its packet.
 #[inline(always)]
-pub fn end_of_packet([address, high]: [u64; 2]) -> [u64; 2] {
-    [address, high | u64::from(Command::EOP.bits()) << 24]
+pub fn end_of_packet(high: u64) -> u64 {
+    high | u64::from(Command::EOP.bits()) << 24
 }
 
-/// The same descriptor, asking for the status.
+/// The same, asking for the status.
 #[inline(always)]
-pub fn with_report([address, high]: [u64; 2]) -> [u64; 2] {
-    [address, high | u64::from(Command::RS.bits()) << 24]
+pub fn with_report(high: u64) -> u64 {
+    high | u64::from(Command::RS.bits()) << 24
 }
 
 /// What a context descriptor says (3.3.6). Offsets in bytes from the start of the packet.
@@ -173,11 +173,9 @@ mod tests {
     #[test]
     fn a_data_descriptor_has_the_manuals_layout() {
         let template = template(Command::IFCS | Command::DEXT, PacketOptions::IXSM | PacketOptions::TXSM, 0xabcd);
-        let middle = [0x1122_3344_5566, template | 1500];
-        assert_eq!(middle[1].to_le_bytes(), [0xdc, 0x05, 0x10, 0x22, 0, 3, 0xcd, 0xab]);
-        let [low, high] = with_report(end_of_packet(middle));
-        assert_eq!(low, 0x1122_3344_5566);
-        assert_eq!(high.to_le_bytes(), [0xdc, 0x05, 0x10, 0x2b, 0, 3, 0xcd, 0xab]);
+        let middle = template | 1500;
+        assert_eq!(middle.to_le_bytes(), [0xdc, 0x05, 0x10, 0x22, 0, 3, 0xcd, 0xab]);
+        assert_eq!(with_report(end_of_packet(middle)).to_le_bytes(), [0xdc, 0x05, 0x10, 0x2b, 0, 3, 0xcd, 0xab]);
     }
 
     #[test]

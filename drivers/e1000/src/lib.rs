@@ -136,7 +136,7 @@ impl E1000 {
         let mac = read_station_address(&registers)?;
         device.set_bus_master(true)?;
         let space = device.dma();
-        let tx = TxRing::new(&space, &registers, config.tx_descriptors, config.max_frame())?;
+        let tx = TxRing::new(&space, &registers, config.tx_descriptors, config.max_frame(), config.vlan)?;
         let rx = RxRing::new(&space, &registers, config.rx_descriptors)?;
         let mut nic = Self { registers, tx, rx, space, mac, config, statistics: Statistics::default(), device };
         nic.program()?;
@@ -216,6 +216,9 @@ fn read_station_address(registers: &Registers) -> Result<MacAddress, NicError> {
         let mut data = 0;
         wait_until("an EEPROM read", "EERD.DONE", || {
             data = registers.read::<u32>(offset::EERD)?;
+            if data == u32::MAX {
+                return Err(NicError::Vanished { register: "EERD" });
+            }
             Ok(EepromRead::from_bits_retain(data).contains(EepromRead::DONE))
         })?;
         bytes.copy_from_slice(&((data >> 16) as u16).to_le_bytes());
@@ -328,6 +331,10 @@ impl Nic for E1000 {
     fn reset(&mut self) -> Result<u64, NicError> {
         statistics::collect(&self.registers, &mut self.statistics)?;
         reset_device(&self.registers)?;
+        // What was done, and not reaped yet, is not lost.
+        self.tx.reap()?;
+        // It is off when the NIC was stopped.
+        self.device.set_bus_master(true)?;
         self.program()
     }
 

@@ -89,24 +89,19 @@ impl RxRing {
         self.packet_bytes = 0;
     }
 
-    /// Takes the buffer of a descriptor that is done. Whether the packet it belongs to is complete.
-    fn accept(&mut self, received: Received, mut buffer: Buffer) -> Result<bool, NicError> {
+    /// Takes the buffer of a descriptor that is done, with a length that was checked. Whether the packet it belongs to is complete.
+    fn accept(&mut self, received: Received, mut buffer: Buffer) -> bool {
         let len = usize::from(received.len);
-        if len > BUFFER as usize {
-            return Err(NicError::Protocol(format!(
-                "a received length of {len} bytes in a buffer of {BUFFER} (receive descriptor {})",
-                self.head
-            )));
-        }
         let end = received.status.contains(RxStatus::EOP);
         self.packet_bytes += len;
         self.overlong |= self.packet_bytes > MAX_PACKET || self.packet.len() == self.packet.capacity();
-        if !self.overlong {
+        // A packet has no empty buffers, so that each can be sent on.
+        if !self.overlong && len > 0 {
             buffer.set_len(len);
             self.packet.push(buffer);
         }
         if !end {
-            return Ok(false);
+            return false;
         }
         // Errors are valid with EOP; an error spoils the whole packet.
         let spoiled = received.errors.intersects(RxErrors::SPOILED) || self.packet_bytes == 0;
@@ -114,9 +109,9 @@ impl RxRing {
             self.counters.dropped += 1;
             self.overlong = false;
             self.forget_packet();
-            return Ok(false);
+            return false;
         }
-        Ok(true)
+        true
     }
 }
 
@@ -137,14 +132,13 @@ impl RxQueue for RxRing {
         let mut count = 0;
         while count < room {
             let Some(buffer) = pool.take() else { break };
-            let place = buffer.room();
-            if place.len() < BUFFER {
+            if buffer.capacity() < BUFFER as usize {
                 return Err(NicError::Config(format!(
                     "receive buffers of {} bytes; the 82540EM is set to {BUFFER}: make the pool's buffers at least that large",
-                    place.len()
+                    buffer.capacity()
                 )));
             }
-            let address = self.addresses.resolve(&place).ok_or(NicError::UnmappedSegment)?;
+            let address = self.addresses.buffer(&buffer).ok_or(NicError::UnmappedSegment)?;
             self.ring.write(self.tail, [address, 0]);
             self.tail = self.ring.next(self.tail);
             self.posted.push_back(buffer);
@@ -166,8 +160,15 @@ impl RxQueue for RxRing {
             }
             barrier::read();
             let received = Received::new(self.ring.read_high(self.head));
+            if u32::from(received.len) > BUFFER {
+                // The queue stands still here until a reset: the buffers stay the device's, which may write to them.
+                return Err(NicError::Protocol(format!(
+                    "a received length of {} bytes in a buffer of {BUFFER} (receive descriptor {})",
+                    received.len, self.head
+                )));
+            }
             let Some(buffer) = self.posted.pop_front() else { break };
-            let complete = self.accept(received, buffer)?;
+            let complete = self.accept(received, buffer);
             self.head = self.ring.next(self.head);
             if complete {
                 self.counters.packets += 1;

@@ -4,10 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hal::frame::{Frames, InFlight};
 use hal::nic::{HANG, TxCounters};
 use hal::pool::PoolMapping;
 use hal::registers::Width;
-use hal::{AddressMap, Buffer, Burst, DescriptorRing, DmaSpace, Doorbell, Frame, NicError, Progress, Registers, TxQueue, barrier};
+use hal::{
+    AddressMap, Burst, DescriptorRing, DmaSpace, Doorbell, Frame, NicError, Offload, OffloadFlags, Progress, Registers, TxQueue, barrier,
+};
 
 use crate::context::{Contexts, SHORTEST};
 use crate::descriptor::{self, MAX_DATA};
@@ -21,6 +24,8 @@ pub struct TxRing {
     registers: Registers,
     contexts: Contexts,
     max_frame: u32,
+    /// The device was told to insert VLAN tags (CTRL.VME).
+    inserts_tags: bool,
     /// The largest frame of which each segment surely fits a descriptor.
     max_usual: u32,
     /// The next descriptor to write, which is what the doorbell tells.
@@ -29,8 +34,8 @@ pub struct TxRing {
     free: u16,
     /// One entry a doorbell, oldest first.
     batches: VecDeque<Batch>,
-    /// Empty vectors of completed batches, for the next ones.
-    spare: Vec<Vec<Buffer>>,
+    /// The empty keepers of completed batches, for the next ones.
+    spare: Vec<InFlight>,
     progress: Arc<Progress>,
     posted: u64,
     completed: u64,
@@ -44,7 +49,7 @@ struct Batch {
     descriptors: u16,
     frames: u32,
     /// The buffers of its frames: they belong to the device.
-    buffers: Vec<Buffer>,
+    buffers: InFlight,
 }
 
 /// When the queue last got ahead, for [`TxQueue::check`].
@@ -56,7 +61,7 @@ struct Watch {
 
 impl TxRing {
     /// A ring of `len` descriptors for frames of at most `max_frame` bytes.
-    pub fn new(space: &Arc<dyn DmaSpace>, registers: &Registers, len: u16, max_frame: u32) -> Result<Self, NicError> {
+    pub fn new(space: &Arc<dyn DmaSpace>, registers: &Registers, len: u16, max_frame: u32, inserts_tags: bool) -> Result<Self, NicError> {
         Ok(Self {
             ring: DescriptorRing::new(space, "e1000-tx", len)?,
             addresses: AddressMap::new(&**space),
@@ -64,6 +69,7 @@ impl TxRing {
             registers: registers.clone(),
             contexts: Contexts::default(),
             max_frame,
+            inserts_tags,
             max_usual: max_frame.min(MAX_DATA),
             tail: 0,
             free: len - 1,
@@ -122,128 +128,158 @@ impl TxRing {
         if self.addresses.attach(pool) { Ok(()) } else { Err(NicError::ForeignSpace) }
     }
 
-    /// Writes the descriptors of a frame of the usual kind: its context is there, and each segment fits a descriptor. Returns the last one, which is
-    /// written too, and how many there are. `None` for any other frame, with nothing done.
-    #[inline(always)]
-    fn write_usual(&mut self, frame: &Frame<'_, '_>) -> Option<([u64; 2], u16)> {
-        let template = self.contexts.usual(frame.offload, frame.bytes)?;
-        let count = frame.segments.len();
-        if frame.bytes > self.max_usual || count > usize::from(self.free) {
-            return None;
+    /// Writes frames of the usual kind from descriptor `tail` on, up to the first that is not: their context is there, each segment fits a
+    /// descriptor. There is room for all of them. Everything that changes is local, so that it stays in registers.
+    #[inline(never)]
+    fn write_usual(&self, frames: &mut Frames<'_, '_>, run: &mut Run) {
+        let Some(usual) = self.contexts.usual() else { return };
+        let (ring, addresses, most) = (self.ring.writer(), self.addresses.usual(), self.max_usual);
+        let (mut rest, mut tail, mut last) = (frames.clone(), run.tail, run.last);
+        loop {
+            let mut ahead = rest.clone();
+            let Some(frame) = ahead.next() else { break };
+            let template = usual.template(frame.offload, frame.bytes, most);
+            let (Some(template), Some(header)) = (template, addresses.buffer(frame.header)) else { break };
+            if !frame.segments.iter().all(|segment| addresses.is_usual(segment)) {
+                break;
+            }
+            let mut descriptor = [header, template | frame.header.len() as u64];
+            for segment in frame.segments {
+                ring.write(tail, descriptor);
+                tail = ring.next(tail);
+                descriptor = [addresses.segment(segment), template | u64::from(segment.len())];
+            }
+            last = descriptor::end_of_packet(descriptor[1]);
+            ring.write(tail, [descriptor[0], last]);
+            tail = ring.next(tail);
+            rest = ahead;
         }
-        let (last, others) = frame.segments.split_last()?;
-        let mut index = self.tail;
-        for segment in others {
-            self.ring.write(index, [self.addresses.resolve(segment)?, template | u64::from(segment.len())]);
-            index = self.ring.next(index);
-        }
-        let descriptor = descriptor::end_of_packet([self.addresses.resolve(last)?, template | u64::from(last.len())]);
-        self.ring.write(index, descriptor);
-        self.tail = self.ring.next(index);
-        self.free -= count as u16;
-        Some((descriptor, count as u16))
+        *frames = rest;
+        (run.tail, run.last) = (tail, last);
     }
 
-    /// The same for any frame: a context first where one is needed, long segments cut, short frames padded. `None` when there is no room for it now.
+    /// The same for any frame: a context first where one is needed, long segments cut, short frames padded. `false` when there is no room for it
+    /// now.
     #[cold]
-    fn write_any(&mut self, frame: &Frame<'_, '_>) -> Result<Option<([u64; 2], u16)>, NicError> {
-        let limit = if frame.offload.mss != 0 { self.max_segmentation() } else { self.max_frame };
+    fn write_any(&mut self, run: &mut Run, frame: &Frame<'_, '_>) -> Result<bool, NicError> {
+        let Offload { flags, payload_start, mss, .. } = *frame.offload;
+        let segmented = flags.intersects(OffloadFlags::SEGMENTATION);
+        if segmented && u32::from(payload_start) + u32::from(mss) > self.max_frame {
+            return Err(NicError::UnsupportedOffload(format!("segments of {mss} bytes, which are longer than the MTU")));
+        }
+        if flags.contains(OffloadFlags::VLAN_TAG) && !self.inserts_tags {
+            return Err(NicError::UnsupportedOffload("a VLAN tag (see E1000Config::vlan)".to_owned()));
+        }
+        let limit = if segmented { self.max_segmentation() } else { self.max_frame };
         // Room for the worst case first: a context, padding, and all segments cut at the descriptors' limit.
         let cuts: usize = frame.segments.iter().map(|segment| ((segment.len() - 1) / MAX_DATA) as usize).sum();
-        let needed = frame.segments.len() + cuts + 2;
+        let needed = frame.segments.len() + cuts + (frame.header.len() / MAX_DATA as usize) + 3;
         if frame.bytes > limit || needed >= usize::from(self.ring.len()) {
             return Err(NicError::FrameTooLong {
                 bytes: frame.bytes,
-                segments: frame.segments.len(),
+                segments: frame.segments.len() + 1,
                 max_bytes: limit,
                 max_segments: self.max_segments().into(),
             });
         }
-        if needed > usize::from(self.free) {
-            return Ok(None);
+        if needed > usize::from(self.room(run)) {
+            return Ok(false);
+        }
+        // All addresses first: after that nothing can fail, and a context that is noted as written is written.
+        let header = self.addresses.buffer(frame.header).ok_or(NicError::UnmappedSegment)?;
+        if frame.segments.iter().any(|segment| self.addresses.segment(segment).is_none()) {
+            return Err(NicError::UnmappedSegment);
         }
         let prepared = self.contexts.prepare(frame.offload, frame.bytes)?;
-        let (start, mut count) = (self.tail, 0);
         if let Some(context) = prepared.context {
-            self.push(context.descriptor(), &mut count);
+            self.push(run, context.descriptor());
         }
-        // One descriptor waits, until it is known whether it is the packet's last.
-        let mut waiting: Option<[u64; 2]> = None;
-        for segment in frame.segments {
-            let Some(mut address) = self.addresses.resolve(segment) else {
-                self.tail = start;
-                self.contexts.forget();
-                return Err(NicError::UnmappedSegment);
-            };
-            let mut left = segment.len();
+        let segments = frame.segments.iter().filter_map(|segment| Some((self.addresses.segment(segment)?, segment.len())));
+        for (mut address, mut left) in std::iter::once((header, frame.header.len() as u32)).chain(segments) {
             while left > 0 {
                 let len = left.min(MAX_DATA);
-                let before = waiting.replace([address, prepared.template | u64::from(len)]);
-                before.into_iter().for_each(|descriptor| self.push(descriptor, &mut count));
+                self.push(run, [address, prepared.template | u64::from(len)]);
                 address += u64::from(len);
                 left -= len;
             }
         }
-        if frame.bytes < SHORTEST {
-            let before = waiting.replace([self.ring.zeros(), prepared.template | u64::from(SHORTEST - frame.bytes)]);
-            before.into_iter().for_each(|descriptor| self.push(descriptor, &mut count));
+        // Not what is to be segmented: the padding would become payload. The device pads its segments.
+        if frame.bytes < SHORTEST && !segmented {
+            self.push(run, [self.ring.zeros(), prepared.template | u64::from(SHORTEST - frame.bytes)]);
         }
-        let last = descriptor::end_of_packet(waiting.expect("a frame has a header"));
-        self.push(last, &mut count);
-        self.free -= count;
-        Ok(Some((last, count)))
+        run.last = descriptor::end_of_packet(run.last);
+        self.ring.write_high(self.ring.previous(run.tail), run.last);
+        Ok(true)
     }
 
-    fn push(&mut self, descriptor: [u64; 2], count: &mut u16) {
-        self.ring.write(self.tail, descriptor);
-        self.tail = self.ring.next(self.tail);
-        *count += 1;
+    fn push(&self, run: &mut Run, descriptor: [u64; 2]) {
+        self.ring.write(run.tail, descriptor);
+        run.last = descriptor[1];
+        run.tail = self.ring.next(run.tail);
+    }
+
+    /// Descriptors that the burst has taken so far.
+    fn taken(&self, run: &Run) -> u16 {
+        if run.tail >= self.tail { run.tail - self.tail } else { run.tail + self.ring.len() - self.tail }
+    }
+
+    /// Descriptors that it still can take.
+    fn room(&self, run: &Run) -> u16 {
+        self.free - self.taken(run)
     }
 
     /// Rings for the frames of a burst that were written: the last descriptor is to report for all of them.
-    fn announce(&mut self, burst: &mut Burst<'_>, reporter: [u64; 2], frames: u32, descriptors: u16, bytes: u64) -> Result<(), NicError> {
-        let index = self.ring.previous(self.tail);
-        self.ring.write(index, descriptor::with_report(reporter));
+    fn announce(&mut self, burst: &mut Burst<'_>, run: &Run, frames: u32) -> Result<(), NicError> {
+        let descriptors = self.taken(run);
+        self.tail = run.tail;
+        self.free -= descriptors;
+        let reporter = self.ring.previous(run.tail);
+        self.ring.write_high(reporter, descriptor::with_report(run.last));
         let mut buffers = self.spare.pop().unwrap_or_default();
         burst.hand_over(frames as usize, &mut buffers);
-        self.batches.push_back(Batch { reporter: index, descriptors, frames, buffers });
+        self.batches.push_back(Batch { reporter, descriptors, frames, buffers });
         self.posted += u64::from(frames);
         self.progress.set_posted(self.posted);
         self.counters.frames += u64::from(frames);
         self.counters.descriptors += u64::from(descriptors);
-        self.counters.bytes += bytes;
         self.counters.doorbells += 1;
         barrier::write();
         Ok(self.doorbell.ring(self.tail.into())?)
     }
 }
 
+/// What changes while a burst is written.
+struct Run {
+    tail: u16,
+    /// The high half of the last descriptor.
+    last: u64,
+}
+
 impl TxQueue for TxRing {
     fn post(&mut self, burst: &mut Burst<'_>) -> Result<usize, NicError> {
-        let (mut frames, mut descriptors, mut bytes) = (0, 0, 0);
-        let mut reporter = [0; 2];
+        let mut run = Run { tail: self.tail, last: 0 };
+        let mut frames = burst.frames();
         let mut refused = None;
-        for frame in burst.frames() {
-            let written = match self.write_usual(&frame) {
-                Some(written) => written,
-                None => match self.write_any(&frame) {
-                    Ok(Some(written)) => written,
-                    Ok(None) => break,
-                    Err(error) => {
-                        refused = Some(error);
-                        break;
-                    }
-                },
-            };
-            reporter = written.0;
-            descriptors += written.1;
-            frames += 1;
-            bytes += u64::from(frame.bytes);
+        while frames.len() > 0 {
+            if frames.pieces() <= usize::from(self.room(&run)) {
+                self.write_usual(&mut frames, &mut run);
+            }
+            let mut ahead = frames.clone();
+            let Some(frame) = ahead.next() else { break };
+            match self.write_any(&mut run, &frame) {
+                Ok(true) => frames = ahead,
+                Ok(false) => break,
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
         }
-        if frames > 0 {
-            self.announce(burst, reporter, frames, descriptors, bytes)?;
+        let written = burst.len() - frames.len();
+        if written > 0 {
+            self.announce(burst, &run, written as u32)?;
         }
-        refused.map_or(Ok(frames as usize), Err)
+        refused.map_or(Ok(written), Err)
     }
 
     fn reap(&mut self) -> Result<usize, NicError> {
@@ -255,7 +291,7 @@ impl TxQueue for TxRing {
             barrier::read();
             self.free += batch.descriptors;
             frames += batch.frames as usize;
-            Buffer::give_back(&mut batch.buffers);
+            batch.buffers.give_back();
             self.spare.push(batch.buffers);
         }
         if frames > 0 {
@@ -272,7 +308,8 @@ impl TxQueue for TxRing {
         let since = match self.watch.since {
             Some(since) if self.watch.completed == self.completed && self.posted > self.completed => since,
             _ => {
-                self.watch = Watch { completed: self.completed, since: Some(now) };
+                // An idle queue does not stand still: its time begins when something is posted.
+                self.watch = Watch { completed: self.completed, since: (self.posted > self.completed).then_some(now) };
                 return Ok(());
             }
         };

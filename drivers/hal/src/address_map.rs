@@ -1,39 +1,79 @@
-//! From segments to bus addresses, for one queue.
+//! From buffers and segments to bus addresses, for one queue.
 
-use crate::pool::PoolMapping;
+use crate::pool::{Buffer, PoolId, PoolMapping};
 use crate::segment::{Domain, Segment};
 use crate::space::DmaSpace;
 
 /// What a queue may be given: segments of its own space, and buffers of the pools that are attached to it.
 pub struct AddressMap {
-    space: Domain,
-    pools: Vec<(Domain, u64)>,
+    usual: UsualAddresses,
     attached: Vec<PoolMapping>,
+}
+
+/// The addresses that nearly all frames have: the queue's own space, and the pool that was attached first. A copy of it stays in registers.
+#[derive(Clone, Copy)]
+pub struct UsualAddresses {
+    space: Domain,
+    pool: Option<PoolId>,
+    domain: Domain,
+    base: u64,
+}
+
+impl UsualAddresses {
+    /// The bus address of a buffer's bytes; `None` for an unusual pool.
+    #[inline(always)]
+    pub fn buffer(&self, buffer: &Buffer) -> Option<u64> {
+        (self.pool == Some(buffer.pool())).then(|| self.base + buffer.start() as u64)
+    }
+
+    /// Whether a segment is of the space or of the first pool.
+    #[inline(always)]
+    pub fn is_usual(&self, segment: &Segment<'_>) -> bool {
+        segment.domain() == self.space || segment.domain() == self.domain
+    }
+
+    /// The bus address of a [usual](Self::is_usual) segment.
+    #[inline(always)]
+    pub fn segment(&self, segment: &Segment<'_>) -> u64 {
+        segment.address() + if segment.domain() == self.space { 0 } else { self.base }
+    }
 }
 
 impl AddressMap {
     /// For a queue of a device in `space`; no pool yet.
     pub fn new(space: &dyn DmaSpace) -> Self {
-        Self { space: space.domain(), pools: Vec::new(), attached: Vec::new() }
+        Self { usual: UsualAddresses { space: space.domain(), pool: None, domain: Domain::NONE, base: 0 }, attached: Vec::new() }
     }
 
     /// Adds a pool. Returns whether it is attached to this queue's space.
     #[must_use]
     pub fn attach(&mut self, pool: PoolMapping) -> bool {
-        let own = pool.space() == self.space;
-        if own && !self.pools.iter().any(|(domain, _)| *domain == pool.pool()) {
-            self.pools.push((pool.pool(), pool.base()));
+        let own = pool.space() == self.usual.space;
+        if own && !self.attached.iter().any(|attached| attached.pool() == pool.pool()) {
+            if self.attached.is_empty() {
+                self.usual = UsualAddresses { pool: Some(pool.id()), domain: pool.pool(), base: pool.base(), ..self.usual };
+            }
             self.attached.push(pool);
         }
         own
     }
 
-    /// The bus address of a segment; `None` when it is of another space or of a pool that is not attached here.
+    /// What nearly all frames need.
     #[inline(always)]
-    pub fn resolve(&self, segment: &Segment<'_>) -> Option<u64> {
-        if segment.domain() == self.space {
+    pub fn usual(&self) -> UsualAddresses {
+        self.usual
+    }
+
+    /// The bus address of a buffer's bytes; `None` when its pool is not attached here.
+    pub fn buffer(&self, buffer: &Buffer) -> Option<u64> {
+        self.segment(&buffer.room())
+    }
+
+    /// The bus address of a segment; `None` when it is of another space or of a pool that is not attached here.
+    pub fn segment(&self, segment: &Segment<'_>) -> Option<u64> {
+        if segment.domain() == self.usual.space {
             return Some(segment.address());
         }
-        self.pools.iter().find(|(domain, _)| *domain == segment.domain()).map(|(_, base)| base + segment.address())
+        self.attached.iter().find(|attached| attached.pool() == segment.domain()).map(|attached| attached.base() + segment.address())
     }
 }

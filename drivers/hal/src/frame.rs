@@ -30,52 +30,107 @@ pub struct Burst<'w> {
     buffers: Vec<Buffer>,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// A frame's header, and what follows it in the burst's other vectors.
+#[derive(Debug)]
 struct Head {
+    header: Buffer,
+    offload: Offload,
+    bytes: u32,
     segments: u16,
     buffers: u16,
-    bytes: u32,
-    offload: Offload,
 }
 
 /// One frame of a burst, as a driver sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'b, 'w> {
-    /// What is gathered, header first. Never empty.
+    /// The header: the first to be gathered. Never empty.
+    pub header: &'b Buffer,
+    /// What is gathered behind it.
     pub segments: &'b [Segment<'w>],
     /// The request to the NIC.
     pub offload: &'b Offload,
-    /// The sum of the segments' lengths.
+    /// The bytes of header and segments.
     pub bytes: u32,
+}
+
+/// The frames of a burst, in order.
+#[derive(Debug, Clone)]
+pub struct Frames<'b, 'w> {
+    heads: std::slice::Iter<'b, Head>,
+    segments: &'b [Segment<'w>],
+}
+
+impl Frames<'_, '_> {
+    /// Header and segments of all frames that are left.
+    #[inline]
+    pub fn pieces(&self) -> usize {
+        self.heads.len() + self.segments.len()
+    }
+}
+
+impl ExactSizeIterator for Frames<'_, '_> {}
+
+impl<'b, 'w> Iterator for Frames<'b, 'w> {
+    type Item = Frame<'b, 'w>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Frame<'b, 'w>> {
+        let head = self.heads.next()?;
+        let (segments, rest) = self.segments.split_at_checked(usize::from(head.segments))?;
+        self.segments = rest;
+        Some(Frame { header: &head.header, segments, offload: &head.offload, bytes: head.bytes })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.heads.size_hint()
+    }
+}
+
+/// The buffers of posted frames: they belong to the device until the queue gives them back. Its memory is used again.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    heads: Vec<Head>,
+    buffers: Vec<Buffer>,
+}
+
+impl InFlight {
+    /// The frames are completed: their buffers return to their pools, those of one pool by one atomic operation.
+    #[inline]
+    pub fn give_back(&mut self) {
+        Buffer::give_back(&mut self.heads, |head| head.header);
+        if !self.buffers.is_empty() {
+            Buffer::give_back(&mut self.buffers, |buffer| buffer);
+        }
+    }
 }
 
 impl<'w> Burst<'w> {
     /// A burst with room for `frames` frames of a header and two segments before it has to allocate.
     pub fn with_capacity(frames: usize) -> Self {
-        Self { heads: Vec::with_capacity(frames), segments: Vec::with_capacity(frames * 3), buffers: Vec::with_capacity(frames * 2) }
+        Self { heads: Vec::with_capacity(frames), segments: Vec::with_capacity(frames * 2), buffers: Vec::new() }
     }
 
     /// Starts a frame with `header` as its first segment.
     ///
     /// # Panics
     /// When the buffer is empty: no NIC takes an empty descriptor.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, header: Buffer, offload: Offload) {
-        let segment = header.segment().expect("a frame's header has bytes");
-        self.heads.push(Head { segments: 1, buffers: 1, bytes: segment.len(), offload });
-        self.segments.push(segment);
-        self.buffers.push(header);
+        let bytes = header.len() as u32;
+        assert!(bytes != 0, "a frame's header has bytes");
+        self.heads.push(Head { header, offload, bytes, segments: 0, buffers: 0 });
     }
 
     /// Adds a segment to the last frame.
     ///
     /// # Panics
-    /// When there is no frame yet.
-    #[inline]
+    /// When there is no frame yet, or it has 65,535 segments.
+    #[inline(always)]
     pub fn gather(&mut self, segment: Segment<'w>) {
         let head = self.heads.last_mut().expect("a frame was pushed");
-        head.segments += 1;
-        head.bytes += segment.len();
+        head.segments = head.segments.checked_add(1).expect("a frame has at most 65,535 segments");
+        // A frame of 4 GiB is too long for any device, and is refused as such.
+        head.bytes = head.bytes.saturating_add(segment.len());
         self.segments.push(segment);
     }
 
@@ -106,39 +161,34 @@ impl<'w> Burst<'w> {
 
     /// The frames in order.
     #[inline]
-    pub fn frames<'b>(&'b self) -> impl Iterator<Item = Frame<'b, 'w>> {
-        let mut segments = self.segments.as_slice();
-        self.heads.iter().map(move |head| {
-            let (own, rest) = segments.split_at(usize::from(head.segments));
-            segments = rest;
-            Frame { segments: own, offload: &head.offload, bytes: head.bytes }
-        })
+    pub fn frames<'b>(&'b self) -> Frames<'b, 'w> {
+        Frames { heads: self.heads.iter(), segments: &self.segments }
     }
 
     /// For a queue: takes the first `frames` frames, which it has posted, out of the burst, and their buffers into its empty `keeper`. When that
-    /// is all of them, the two vectors just change places.
+    /// is all of them, vectors just change places.
     ///
     /// # Panics
     /// When `keeper` is not empty.
     #[inline]
-    pub fn hand_over(&mut self, frames: usize, keeper: &mut Vec<Buffer>) {
-        assert!(keeper.is_empty());
+    pub fn hand_over(&mut self, frames: usize, keeper: &mut InFlight) {
+        assert!(keeper.heads.is_empty() && keeper.buffers.is_empty());
         if frames >= self.heads.len() {
-            self.heads.clear();
             self.segments.clear();
-            std::mem::swap(&mut self.buffers, keeper);
+            std::mem::swap(&mut self.heads, &mut keeper.heads);
+            std::mem::swap(&mut self.buffers, &mut keeper.buffers);
         } else {
             self.hand_over_part(frames, keeper);
         }
     }
 
     #[cold]
-    fn hand_over_part(&mut self, frames: usize, keeper: &mut Vec<Buffer>) {
+    fn hand_over_part(&mut self, frames: usize, keeper: &mut InFlight) {
         let count = |of: fn(&Head) -> u16| self.heads[..frames].iter().map(|head| usize::from(of(head))).sum::<usize>();
         let (segments, buffers) = (count(|head| head.segments), count(|head| head.buffers));
-        self.heads.drain(..frames);
+        keeper.heads.extend(self.heads.drain(..frames));
+        keeper.buffers.extend(self.buffers.drain(..buffers));
         self.segments.drain(..segments);
-        keeper.extend(self.buffers.drain(..buffers));
     }
 
     /// Forgets the frames; their buffers return to the pool.
@@ -180,8 +230,9 @@ mod tests {
         burst.gather_buffer(header(&mut pool, 5));
         burst.gather_buffer(pool.take().unwrap());
         burst.push(header(&mut pool, 60), Offload::NONE);
-        let lengths: Vec<Vec<u32>> = burst.frames().map(|frame| frame.segments.iter().map(Segment::len).collect()).collect();
-        assert_eq!(lengths, [vec![42, 10, 5], vec![60]]);
+        let lengths: Vec<(usize, Vec<u32>)> =
+            burst.frames().map(|frame| (frame.header.len(), frame.segments.iter().map(Segment::len).collect())).collect();
+        assert_eq!(lengths, [(42, vec![10, 5]), (60, vec![])]);
         assert_eq!(burst.frames().map(|frame| frame.bytes).collect::<Vec<_>>(), [57, 60]);
     }
 
@@ -193,21 +244,28 @@ mod tests {
             burst.push(header(&mut pool, len), Offload::NONE);
             burst.gather_buffer(header(&mut pool, 10 * len));
         }
-        let mut kept = Vec::new();
+        let mut kept = InFlight::default();
         burst.hand_over(2, &mut kept);
-        assert_eq!(kept.iter().map(Buffer::len).collect::<Vec<_>>(), [1, 10, 2, 20]);
+        assert_eq!((kept.heads.len(), kept.buffers.len()), (2, 2));
         assert_eq!(burst.frames().map(|frame| frame.bytes).collect::<Vec<_>>(), [33]);
-        let mut rest = Vec::new();
+        let mut rest = InFlight::default();
         burst.hand_over(1, &mut rest);
         assert!(burst.is_empty());
-        assert_eq!(rest.iter().map(Buffer::len).collect::<Vec<_>>(), [3, 30]);
+        let free: Vec<Buffer> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!(free.len(), 2, "six are in flight");
+        drop(free);
+        kept.give_back();
+        rest.give_back();
+        assert_eq!(std::iter::from_fn(|| pool.take()).collect::<Vec<_>>().len(), 8);
     }
 
     #[test]
     fn a_recycled_burst_keeps_its_memory() {
         let mut pool = Pool::new(PoolConfig { buffers: 2, buffer_size: 64 }).unwrap();
         let mut burst = Burst::with_capacity(64);
+        let window = Mapping::new(Domain::new(), 0x1000, 4096);
         burst.push(header(&mut pool, 1), Offload::NONE);
+        burst.gather(window.segment(0, 1).unwrap());
         let (capacity, place) = (burst.segments.capacity(), burst.segments.as_ptr() as usize);
         let burst = burst.recycle();
         assert!(burst.is_empty());

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -155,18 +156,66 @@ impl SharedMemory {
         unsafe { AtomicU32::from_ptr(self.cell::<u32>(offset).as_raw_ptr().as_ptr()) }
     }
 
+    /// The memory as pairs of 64-bit words.
+    #[inline(always)]
+    pub(crate) fn cells(&self) -> Cells<'_> {
+        Cells { base: self.base, pairs: self.len / 16, memory: PhantomData }
+    }
+
     #[inline(always)]
     fn cell<T: Copy>(&self, offset: usize) -> VolatilePtr<'_, T> {
         self.check(offset, size_of::<T>());
-        assert!(offset.is_multiple_of(align_of::<T>()), "offset {offset:#x} is not aligned");
+        if !offset.is_multiple_of(align_of::<T>()) {
+            not_aligned(offset);
+        }
         // SAFETY: inside the mapping and aligned, since the mapping starts at a page; any bytes are a valid T (FromBytes at the callers).
         unsafe { VolatilePtr::new(self.base.add(offset).cast::<T>()) }
     }
 
     #[inline(always)]
     fn check(&self, offset: usize, len: usize) {
-        assert!(offset <= self.len && len <= self.len - offset, "{len} bytes at {offset:#x} of {:#x}", self.len);
+        if offset > self.len || len > self.len - offset {
+            outside(offset, len, self.len);
+        }
     }
+}
+
+/// [`SharedMemory`] as pairs of 64-bit words, for a loop that writes many of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Cells<'m> {
+    base: NonNull<u8>,
+    pairs: usize,
+    memory: PhantomData<&'m SharedMemory>,
+}
+
+impl Cells<'_> {
+    /// Writes a pair by two volatile stores, the low one first.
+    #[inline(always)]
+    pub(crate) fn write_pair(&self, index: usize, [low, high]: [u64; 2]) {
+        if index >= self.pairs {
+            outside(index * 16, 16, self.pairs * 16);
+        }
+        // SAFETY: the pair is inside the memory, which is borrowed, and aligned, since the memory starts at a page.
+        unsafe {
+            let pair = self.base.cast::<u64>().add(index * 2);
+            VolatilePtr::new(pair).write(low);
+            VolatilePtr::new(pair.add(1)).write(high);
+        }
+    }
+}
+
+// The panics are functions, so that no hot path prepares their messages.
+
+#[cold]
+#[inline(never)]
+fn outside(offset: usize, len: usize, size: usize) -> ! {
+    panic!("{len} bytes at {offset:#x} of {size:#x}")
+}
+
+#[cold]
+#[inline(never)]
+fn not_aligned(offset: usize) -> ! {
+    panic!("offset {offset:#x} is not aligned")
 }
 
 impl AsFd for SharedMemory {

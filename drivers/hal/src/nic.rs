@@ -202,8 +202,6 @@ pub struct TxCounters {
     pub descriptors: u64,
     /// Doorbells rung.
     pub doorbells: u64,
-    /// Their bytes.
-    pub bytes: u64,
 }
 
 /// What a receive queue did.

@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -65,7 +66,10 @@ struct Core {
     shift: u32,
     memory: SharedMemory,
     buffers: u32,
-    /// Buffers that came back after the pool was dropped count down; the pool adds, as it goes, how many there are to wait for.
+    /// How often the pool was attached.
+    attached: AtomicI64,
+    /// Buffers that come back after the pool was dropped, and attachments that end, count down; the pool adds, as it goes, how many there are
+    /// to wait for.
     orphans: AtomicI64,
 }
 
@@ -95,6 +99,7 @@ impl Pool {
             shift: buffer_size.trailing_zeros(),
             memory,
             buffers,
+            attached: AtomicI64::new(0),
             orphans: AtomicI64::new(0),
         });
         Ok(Self { core: NonNull::from(Box::leak(core)), chain })
@@ -129,12 +134,9 @@ impl Pool {
     /// The space's [`DmaError`].
     pub fn attach(&self, space: &Arc<dyn DmaSpace>) -> Result<PoolMapping, DmaError> {
         let mapping = space.map_memory(&self.core().memory, Access::ReadWrite)?;
-        Ok(PoolMapping(Arc::new(Attached {
-            domain: self.core().domain,
-            base: mapping.iova(),
-            mapping: Some(mapping),
-            space: Arc::clone(space),
-        })))
+        let (domain, base) = (self.core().domain, mapping.iova());
+        self.core().attached.fetch_add(1, Ordering::Relaxed);
+        Ok(PoolMapping(Arc::new(Attached { core: self.core, domain, base, mapping: Some(mapping), space: Arc::clone(space) })))
     }
 
     fn core(&self) -> &Core {
@@ -147,7 +149,8 @@ impl Drop for Pool {
     fn drop(&mut self) {
         let core = self.core();
         let out = core.buffers - core.free.close(self.chain);
-        Core::release(self.core, i64::from(out));
+        let attached = core.attached.load(Ordering::Relaxed);
+        Core::release(self.core, i64::from(out) + attached);
     }
 }
 
@@ -162,13 +165,13 @@ impl Core {
         }
     }
 
-    /// The pool adds the buffers that are out; each of them, coming back later, subtracts one. Whoever makes it zero *after the pool
-    /// added* is the last: before that, only negative numbers occur.
+    /// The pool adds the buffers that are out and how often it was attached; each of them, coming back later, subtracts one. Whoever makes
+    /// it zero *after the pool added* is the last: before that, only negative numbers occur.
     fn release(core: NonNull<Self>, change: i64) {
-        // SAFETY: the caller holds a buffer or the pool, which the count includes, so nobody has freed it.
+        // SAFETY: the caller holds a buffer, an attachment or the pool, which the count includes, so nobody has freed it.
         let before = unsafe { core.as_ref() }.orphans.fetch_add(change, Ordering::AcqRel);
         if before + change == 0 {
-            // SAFETY: made by Box::leak in `Pool::new`; the pool and all buffers are gone, so this is the only pointer.
+            // SAFETY: made by Box::leak in `Pool::new`; the pool, all buffers and attachments are gone, so this is the only pointer.
             drop(unsafe { Box::from_raw(core.as_ptr()) });
         }
     }
@@ -232,7 +235,9 @@ impl Buffer {
     /// When the buffer is smaller.
     #[inline]
     pub fn set_len(&mut self, len: usize) {
-        assert!(len <= self.capacity(), "{len} bytes in a buffer of {}", self.capacity());
+        if len > self.capacity() {
+            outside(0, len, self.capacity());
+        }
         self.len = len as u32;
     }
 
@@ -255,12 +260,13 @@ impl Buffer {
 
     /// The whole buffer as a place to receive into, relative to the pool.
     #[inline]
-    pub fn room(&self) -> Segment<'static> {
+    pub(crate) fn room(&self) -> Segment<'static> {
         Segment::new(self.core().domain, self.start() as u64, self.core().buffer_size)
     }
 
+    /// Where it starts in the pool, in bytes.
     #[inline(always)]
-    fn start(&self) -> usize {
+    pub(crate) fn start(&self) -> usize {
         (self.index as usize) << self.core().shift
     }
 
@@ -268,32 +274,38 @@ impl Buffer {
     #[inline(always)]
     fn place(&self, offset: usize, len: usize) -> NonNull<u8> {
         let size = self.capacity();
-        assert!(offset <= size && len <= size - offset, "{len} bytes at {offset} of a buffer of {size}");
+        if offset > size || len > size - offset {
+            outside(offset, len, size);
+        }
         // SAFETY: the buffer is inside the pool's memory, and the range was checked to be inside the buffer.
         unsafe { self.core().base.add(self.start() + offset) }
     }
 
-    /// Gives many buffers back at once: one atomic operation for all neighbours of one pool. The vector keeps its memory.
+    /// Gives the buffers of many owners back at once: one atomic operation for all neighbours of one pool. The vector keeps its memory.
     #[inline]
-    pub fn give_back(buffers: &mut Vec<Buffer>) {
+    pub(crate) fn give_back<T>(owners: &mut Vec<T>, buffer: impl Fn(T) -> Buffer) {
         let mut chain: Option<(NonNull<Core>, u32, u32)> = None;
-        for buffer in buffers.drain(..) {
-            let (core, index) = (buffer.core, buffer.index);
-            // Its place in the free list is taken care of here.
-            std::mem::forget(buffer);
-            chain = Some(match chain {
-                Some((of, first, last)) if of == core => {
-                    // SAFETY: the pool's core lives as long as the buffers of the chain, which are not given back yet.
-                    unsafe { core.as_ref() }.free.link(index, first);
-                    (core, index, last)
+        for owner in owners.drain(..) {
+            // From here on the buffer is in the care of `give_chain`.
+            let one = ManuallyDrop::new(buffer(owner));
+            chain = match chain {
+                Some((core, first, last)) if core == one.core => {
+                    one.core().free.link(one.index, first);
+                    Some((core, one.index, last))
                 }
                 other => {
                     other.into_iter().for_each(|(core, first, last)| Core::give_chain(core, first, last));
-                    (core, index, index)
+                    Some((one.core, one.index, one.index))
                 }
-            });
+            };
         }
         chain.into_iter().for_each(|(core, first, last)| Core::give_chain(core, first, last));
+    }
+
+    /// Names the buffer's pool, for comparison.
+    #[inline(always)]
+    pub(crate) fn pool(&self) -> PoolId {
+        PoolId(self.core.as_ptr() as usize)
     }
 
     #[inline(always)]
@@ -310,6 +322,13 @@ impl Drop for Buffer {
     }
 }
 
+/// A function of its own, so that no hot path prepares the message.
+#[cold]
+#[inline(never)]
+fn outside(offset: usize, len: usize, size: usize) -> ! {
+    panic!("{len} bytes at {offset} of a buffer of {size}")
+}
+
 impl std::fmt::Debug for Buffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Buffer({}, {} bytes)", self.index, self.len)
@@ -320,14 +339,29 @@ impl std::fmt::Debug for Buffer {
 #[derive(Clone)]
 pub struct PoolMapping(Arc<Attached>);
 
+/// A pool, by where its shared part is. Only compared. No other pool gets the place while the pool is attached anywhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PoolId(usize);
+
 struct Attached {
+    /// Keeps the shared part, so that the [`PoolId`] stays this pool's own.
+    core: NonNull<Core>,
     domain: Domain,
     base: u64,
     mapping: Option<Mapping>,
     space: Arc<dyn DmaSpace>,
 }
 
+// SAFETY: `core` is only compared, and released by an atomic count.
+unsafe impl Send for Attached {}
+// SAFETY: as above.
+unsafe impl Sync for Attached {}
+
 impl PoolMapping {
+    pub(crate) fn id(&self) -> PoolId {
+        PoolId(self.0.core.as_ptr() as usize)
+    }
+
     /// The domain of the pool's segments.
     pub fn pool(&self) -> Domain {
         self.0.domain
@@ -350,6 +384,7 @@ impl Drop for Attached {
             // As with DmaMemory: what cannot be unmapped stays mapped, and the space counts it.
             let _ = self.space.unmap(mapping);
         }
+        Core::release(self.core, -1);
     }
 }
 

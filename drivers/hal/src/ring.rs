@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::memory::DmaMemory;
+use crate::memory::{Cells, DmaMemory};
 use crate::space::{DmaError, DmaSpace};
 
 /// Descriptors of 16 bytes, written and read by volatile copies of their 64-bit halves. Behind them lie [`ZEROS`](Self::ZEROS) zero bytes.
@@ -56,6 +56,12 @@ impl DescriptorRing {
         if index == 0 { self.len - 1 } else { index - 1 }
     }
 
+    /// The same ring for writing a burst of descriptors: small enough to stay in registers.
+    #[inline(always)]
+    pub fn writer(&self) -> RingWriter<'_> {
+        RingWriter { cells: self.memory.memory().cells(), len: self.len }
+    }
+
     /// Writes descriptor `index`, low half first.
     ///
     /// # Panics
@@ -63,6 +69,15 @@ impl DescriptorRing {
     #[inline(always)]
     pub fn write(&self, index: u16, [low, high]: [u64; 2]) {
         self.memory.memory().write(usize::from(index) * Self::DESCRIPTOR, [low.to_le(), high.to_le()]);
+    }
+
+    /// Writes the high half of descriptor `index`.
+    ///
+    /// # Panics
+    /// When there is no such descriptor.
+    #[inline(always)]
+    pub fn write_high(&self, index: u16, high: u64) {
+        self.memory.memory().write(usize::from(index) * Self::DESCRIPTOR + 8, high.to_le());
     }
 
     /// Reads the byte at `offset` (0 to 15) of descriptor `index` once: a status that says whether the rest may be read.
@@ -81,5 +96,29 @@ impl DescriptorRing {
     #[inline(always)]
     pub fn read_high(&self, index: u16) -> u64 {
         u64::from_le(self.memory.memory().read(usize::from(index) * Self::DESCRIPTOR + 8))
+    }
+}
+
+/// Writes descriptors of a [`DescriptorRing`], one after the other.
+#[derive(Clone, Copy)]
+pub struct RingWriter<'r> {
+    cells: Cells<'r>,
+    len: u16,
+}
+
+impl RingWriter<'_> {
+    /// As [`DescriptorRing::write`].
+    ///
+    /// # Panics
+    /// When there is no such descriptor.
+    #[inline(always)]
+    pub fn write(&self, index: u16, [low, high]: [u64; 2]) {
+        self.cells.write_pair(usize::from(index), [low.to_le(), high.to_le()]);
+    }
+
+    /// As [`DescriptorRing::next`].
+    #[inline(always)]
+    pub fn next(&self, index: u16) -> u16 {
+        if index + 1 == self.len { 0 } else { index + 1 }
     }
 }

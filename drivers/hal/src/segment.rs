@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct Domain(u32);
 
 impl Domain {
+    /// Equal to no domain that [`new`](Self::new) makes.
+    pub(crate) const NONE: Self = Self(0);
+
     /// A domain that no other one equals in this process.
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
