@@ -6,7 +6,7 @@
 //! | [`udp`] | [`UdpSend`]: a file or stream as UDP datagrams |
 //! | [`pace`] | [`Pacer`]: so many bits a second, no more |
 //! | [`report`] | [`Report`]: what was done |
-//! | [`run`] | [`run()`]: takes the steps, reads the clock, waits |
+//! | [`mod@run`] | [`run()`]: takes the steps, reads the clock, waits |
 //!
 //! Nothing here reads a clock but [`run()`]: time is an argument, so that everything also runs in virtual time.
 

@@ -1,7 +1,7 @@
 //! Barriers between memory that a device shares.
 //!
-//! On x86 loads and stores of coherent DMA memory are ordered by the processor, so [`read`] and [`write`] only stop the compiler;
-//! elsewhere they are the processor's acquire and release fences. A [`full`] barrier orders a store before a later load, which no
+//! On x86 loads and stores of coherent DMA memory are ordered by the processor, so [`read()`] and [`write()`] only stop the compiler;
+//! elsewhere they are the processor's acquire and release fences. A [`full()`] barrier orders a store before a later load, which no
 //! processor does by itself.
 
 use std::sync::atomic::{Ordering, fence};
