@@ -287,3 +287,6 @@ impl<'w> Span<'w> {
         done
     }
 }
+
+#[cfg(test)]
+mod tests;

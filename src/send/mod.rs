@@ -23,3 +23,6 @@ pub use port::{Port, PortConfig};
 pub use report::{CopyReason, Report, Stop};
 pub use run::{Progress, run};
 pub use udp::{Framing, Stability, Step, UdpOptions, UdpSend};
+
+#[cfg(test)]
+mod tests;

@@ -287,7 +287,7 @@ impl<'p> UdpSend<'p> {
         }
     }
 
-    fn lease_broken(&self) -> bool {
+    pub(super) fn lease_broken(&self) -> bool {
         matches!(&self.content, Content::File { lease: Some(lease), .. } if lease.broken())
     }
 
