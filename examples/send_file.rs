@@ -10,7 +10,7 @@ use pagewire::send::{Port, UdpOptions, UdpSend, run};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).unwrap_or("Cargo.toml".into());
-    let nic = device::open(&"sim:e1000".parse()?, Default::default())?;
+    let nic = device::open(&"sim:e1000".parse()?, Default::default())?.nic;
     let interface = Interface::new(nic.mac(), "10.0.2.15/24".parse()?, None, 1500, None)?;
     let mut port = Port::new(nic, interface, Default::default())?;
     let options = UdpOptions::to("10.0.2.2:9000".parse()?);

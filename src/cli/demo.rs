@@ -10,7 +10,7 @@ use clap::Args;
 use hal::MacAddress;
 use hw_sim::rig::{Rig, RigConfig};
 use hw_sim::wire::{self, WireConfig};
-use pagewire::device::{self, DeviceAddress, OpenOptions, SimulatedNic};
+use pagewire::device::{self, DriverOptions, OpenOptions, SimulatedAddress, SimulatedNic};
 use pagewire::file::Source;
 use pagewire::net::Interface;
 use pagewire::receive::{hash_of, hex};
@@ -74,10 +74,10 @@ impl Demo {
         say(&format!("file      {} ({})\n", path.display(), table::bytes(file.size())))?;
         let size = file.size();
 
-        let address = DeviceAddress::simulated(SimulatedNic::E1000);
+        let address = SimulatedAddress::new(SimulatedNic::E1000);
         let (end, wire) = wire::local();
         let rig = Rig::start(RigConfig { wire: WireConfig::Local(end), pcap: self.pcap.clone(), ..address.rig() })?;
-        let nic = device::open_on(&rig, &address, OpenOptions::default())?;
+        let nic = device::start(rig.device()?, DriverOptions::default(), OpenOptions::default())?;
         say(&format!(
             "nic       {} ({}), simulated by QEMU {}\n",
             nic.model(),

@@ -1,5 +1,6 @@
 //! The command line: a file a command.
 
+mod bind;
 mod demo;
 mod nics;
 mod progress;
@@ -30,6 +31,8 @@ enum Command {
     Send(send::Send),
     Receive(receive::Receive),
     Nics(nics::Nics),
+    Bind(bind::Bind),
+    Unbind(bind::Unbind),
     Demo(demo::Demo),
 }
 
@@ -57,6 +60,8 @@ pub fn main() -> ExitCode {
         Command::Send(command) => command.run(),
         Command::Receive(command) => command.run(),
         Command::Nics(command) => command.run(),
+        Command::Bind(command) => command.run(),
+        Command::Unbind(command) => command.run(),
         Command::Demo(command) => command.run(),
     };
     match outcome {

@@ -1,11 +1,10 @@
 //! `pagewire nics`: the NICs that there are.
 
-use std::path::Path;
-
 use clap::Args;
 use hw_sim::rig;
-use pagewire::device::SimulatedNic;
+use pagewire::device::{self, SimulatedNic};
 use serde::Serialize;
+use vfio::{Controller, Sysfs};
 
 use super::{Failure, Outcome, print, print_json};
 
@@ -36,7 +35,9 @@ struct Row {
     address: String,
     name: String,
     driver: Option<String>,
-    interface: Option<String>,
+    interfaces: Vec<String>,
+    iommu_group: Option<u32>,
+    iommu_group_members: Vec<String>,
     usable: bool,
     why: String,
 }
@@ -51,11 +52,13 @@ impl Nics {
             address: format!("sim:{}", nic.name()),
             name: nic.product().into(),
             driver: None,
-            interface: None,
+            interfaces: Vec::new(),
+            iommu_group: None,
+            iommu_group_members: Vec::new(),
             usable: true,
             why: qemu.clone(),
         });
-        let rows: Vec<Row> = simulated.into_iter().chain(pci_nics()).collect();
+        let rows: Vec<Row> = simulated.into_iter().chain(Sysfs::default().controllers().into_iter().map(row)).collect();
         if self.json {
             print_json(&rows)?;
         } else {
@@ -65,59 +68,53 @@ impl Nics {
     }
 }
 
-/// The network controllers on this machine's PCI buses. They need VFIO, which is not there yet.
-fn pci_nics() -> Vec<Row> {
-    let mut rows: Vec<Row> = std::fs::read_dir("/sys/bus/pci/devices")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let path = entry.path();
-            // Class 0x02: network controllers.
-            read(&path.join("class")).filter(|class| class.starts_with("0x02"))?;
-            let id = |name| read(&path.join(name)).unwrap_or_default().trim_start_matches("0x").to_owned();
-            let link = |name| Some(std::fs::read_link(path.join(name)).ok()?.file_name()?.to_string_lossy().into_owned());
-            let interface = std::fs::read_dir(path.join("net")).ok().and_then(|mut names| names.next()?.ok());
-            Some(Row {
-                address: format!("pci:{}", entry.file_name().to_string_lossy()),
-                name: format!("{}:{}", id("vendor"), id("device")),
-                driver: link("driver"),
-                interface: interface.map(|name| name.file_name().to_string_lossy().into_owned()),
-                usable: false,
-                why: "real devices (VFIO) are not supported yet".into(),
-            })
-        })
-        .collect();
-    rows.sort_by(|one, other| one.address.cmp(&other.address));
-    rows
-}
-
-fn read(path: &Path) -> Option<String> {
-    Some(std::fs::read_to_string(path).ok()?.trim().to_owned())
+/// A network controller of this machine: usable when there is a driver of ours, and VFIO lets us.
+fn row(controller: Controller) -> Row {
+    let why = match (&controller.obstacle, device::has_driver(controller.identity)) {
+        (_, false) => format!("there is no driver for {} yet", controller.identity),
+        (Some(obstacle), true) => obstacle.to_string(),
+        (None, true) => "through VFIO".into(),
+    };
+    let members = controller.group.iter().flat_map(|group| &group.members).map(|member| member.address.to_string()).collect();
+    Row {
+        address: format!("pci:{}", controller.address),
+        usable: controller.usable() && device::has_driver(controller.identity),
+        name: controller.name,
+        driver: controller.driver,
+        interfaces: controller.interfaces,
+        iommu_group: controller.group.map(|group| group.number),
+        iommu_group_members: members,
+        why,
+    }
 }
 
 fn render(rows: &[Row]) -> String {
-    let none = || "-".to_owned();
-    let header = ["ADDRESS", "NAME", "DRIVER", "INTERFACE", "USABLE"].map(str::to_owned);
-    let lines: Vec<[String; 5]> = std::iter::once(header)
+    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    let header = ["ADDRESS", "NAME", "DRIVER", "INTERFACE", "GROUP", "USABLE"].map(str::to_owned);
+    let lines: Vec<[String; 6]> = std::iter::once(header)
         .chain(rows.iter().map(|row| {
-            let usable = format!("{}, {}", if row.usable { "yes" } else { "no" }, row.why);
+            let group = match (row.iommu_group, row.iommu_group_members.len()) {
+                (Some(group), 0 | 1) => group.to_string(),
+                (Some(group), count) => format!("{group} (with {} more)", count - 1),
+                (None, _) => String::new(),
+            };
             [
                 row.address.clone(),
                 row.name.clone(),
-                row.driver.clone().unwrap_or_else(none),
-                row.interface.clone().unwrap_or_else(none),
-                usable,
+                or_dash(row.driver.clone().unwrap_or_default()),
+                or_dash(row.interfaces.join(",")),
+                or_dash(group),
+                format!("{}, {}", if row.usable { "yes" } else { "no" }, row.why),
             ]
         }))
         .collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
-    let widths = [0, 1, 2, 3].map(width);
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths = [0, 1, 2, 3, 4].map(width);
     lines
         .iter()
-        .map(|[address, name, driver, interface, usable]| {
-            let [a, b, c, d] = widths;
-            format!("{address:<a$}  {name:<b$}  {driver:<c$}  {interface:<d$}  {usable}\n")
+        .map(|[address, name, driver, interface, group, usable]| {
+            let [a, b, c, d, e] = widths;
+            format!("{address:<a$}  {name:<b$}  {driver:<c$}  {interface:<d$}  {group:<e$}  {usable}\n")
         })
         .collect()
 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use hal::MacAddress;
-use hw_sim::rig::Rig;
-use pagewire::device::{self, DeviceAddress, OpenOptions};
+use pagewire::device::{self, Device, DeviceAddress, OpenOptions};
 use pagewire::file::Source;
 use pagewire::net::{Cidr, Family, Interface, Rate, Scheme, Size, Target};
 use pagewire::send::{Framing, Port, PortConfig, Report, Stability, Stop, UdpOptions, UdpSend, run};
@@ -34,7 +33,7 @@ pub struct Send {
     /// The file; `-` is standard input, which is copied
     file: PathBuf,
 
-    /// The NIC: sim:MODEL[,OPTION=VALUE]...; see `pagewire nics`
+    /// The NIC: sim:MODEL or pci:ADDRESS, with [,OPTION=VALUE]...; see `pagewire nics --help`
     #[arg(long, value_name = "ADDRESS")]
     nic: DeviceAddress,
 
@@ -140,8 +139,7 @@ impl Send {
         let source = Source::open(&self.file)?;
         let target = self.to.resolve(Family::of(self.ip.address()))?;
         let stop = stop_flag()?;
-        let rig = Rig::start(self.nic.rig())?;
-        let nic = device::open_on(&rig, &self.nic, OpenOptions { mtu: self.mtu })?;
+        let Device { nic, rig } = device::open(&self.nic, OpenOptions { mtu: self.mtu })?;
         let interface = Interface::new(nic.mac(), self.ip, self.gateway, self.mtu, self.vlan)?;
         let config = PortConfig { window_budget: self.window_budget.map_or(u64::MAX, |size| size.bytes()), ..PortConfig::default() };
         let mut port = Port::new(nic, interface, config)?;
@@ -166,7 +164,7 @@ impl Send {
         bar.finish_and_clear();
         // What the NIC has sent may still be on its way through the simulated wire.
         if report.stopped == Stop::Complete
-            && let Err(error) = rig.drain()
+            && let Some(Err(error)) = rig.map(|rig| rig.drain())
         {
             report.stopped = Stop::Failed(error.to_string());
         }

@@ -44,12 +44,16 @@ pub struct Prepared {
 }
 
 impl Usual {
-    /// The template for a frame of at most `most` bytes, if it is of this kind.
+    /// The template for frames with the same request.
     #[inline(always)]
-    pub fn template(&self, offload: &Offload, bytes: u32, most: u32) -> Option<u64> {
-        // One comparison for both bounds.
-        let fits = bytes.wrapping_sub(self.least) <= most.wrapping_sub(self.least);
-        (self.offload == *offload && fits).then_some(self.template)
+    pub fn template(&self, offload: &Offload) -> Option<u64> {
+        (self.offload == *offload).then_some(self.template)
+    }
+
+    /// Whether such a frame may have so many bytes, where the most is `most`.
+    #[inline(always)]
+    pub fn fits(&self, bytes: u64, most: u32) -> bool {
+        (u64::from(self.least)..=u64::from(most)).contains(&bytes)
     }
 }
 
@@ -176,10 +180,11 @@ mod tests {
         assert_eq!(first.template.to_le_bytes()[5], (PacketOptions::IXSM | PacketOptions::TXSM).bits());
         assert_eq!(contexts.prepare(&udp(), 100).unwrap(), Prepared { context: None, ..first });
         let usual = contexts.usual().unwrap();
-        assert_eq!(usual.template(&udp(), 100, 1514), Some(first.template));
-        assert_eq!(usual.template(&udp(), 59, 1514), None, "it needs padding");
-        assert_eq!(usual.template(&udp(), 1515, 1514), None, "it is too long");
-        assert_eq!(usual.template(&Offload::NONE, 100, 1514), None);
+        assert_eq!(usual.template(&udp()), Some(first.template));
+        assert_eq!(usual.template(&Offload::NONE), None);
+        assert!(usual.fits(60, 1514) && usual.fits(1514, 1514));
+        assert!(!usual.fits(59, 1514), "it needs padding");
+        assert!(!usual.fits(1515, 1514), "it is too long");
     }
 
     #[test]

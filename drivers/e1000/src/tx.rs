@@ -133,29 +133,30 @@ impl TxRing {
     #[inline(never)]
     fn write_usual(&self, frames: &mut Frames<'_, '_>, run: &mut Run) {
         let Some(usual) = self.contexts.usual() else { return };
-        let (ring, addresses, most) = (self.ring.writer(), self.addresses.usual(), self.max_usual);
-        let (mut rest, mut tail, mut last) = (frames.clone(), run.tail, run.last);
-        loop {
-            let mut ahead = rest.clone();
+        let (addresses, most) = (self.addresses.usual(), self.max_usual);
+        let (mut rest, mut done, mut last) = (frames.clone(), self.ring.writer(run.tail), run.last);
+        'frames: loop {
+            // What is written of a frame that turns out to be unusual lies behind the tail, and is written over.
+            let (mut ahead, mut ring) = (rest.clone(), done);
             let Some(frame) = ahead.next() else { break };
-            let template = usual.template(frame.offload, frame.bytes, most);
-            let (Some(template), Some(header)) = (template, addresses.buffer(frame.header)) else { break };
-            if !frame.segments.iter().all(|segment| addresses.is_usual(segment)) {
+            let (Some(template), Some(header)) = (usual.template(frame.offload), addresses.buffer(frame.header)) else { break };
+            let mut bytes = frame.header.len() as u64;
+            let mut descriptor = [header, template | bytes];
+            for segment in frame.segments {
+                let Some(address) = addresses.segment(segment) else { break 'frames };
+                ring.write(descriptor);
+                descriptor = [address, template | u64::from(segment.len())];
+                bytes += u64::from(segment.len());
+            }
+            if !usual.fits(bytes, most) {
                 break;
             }
-            let mut descriptor = [header, template | frame.header.len() as u64];
-            for segment in frame.segments {
-                ring.write(tail, descriptor);
-                tail = ring.next(tail);
-                descriptor = [addresses.segment(segment), template | u64::from(segment.len())];
-            }
             last = descriptor::end_of_packet(descriptor[1]);
-            ring.write(tail, [descriptor[0], last]);
-            tail = ring.next(tail);
-            rest = ahead;
+            ring.write([descriptor[0], last]);
+            (rest, done) = (ahead, ring);
         }
         *frames = rest;
-        (run.tail, run.last) = (tail, last);
+        (run.tail, run.last) = (done.next(), last);
     }
 
     /// The same for any frame: a context first where one is needed, long segments cut, short frames padded. `false` when there is no room for it

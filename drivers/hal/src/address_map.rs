@@ -26,16 +26,16 @@ impl UsualAddresses {
         (self.pool == Some(buffer.pool())).then(|| self.base + buffer.start() as u64)
     }
 
-    /// Whether a segment is of the space or of the first pool.
+    /// The bus address of a segment; `None` when it is neither of the space nor of the first pool.
     #[inline(always)]
-    pub fn is_usual(&self, segment: &Segment<'_>) -> bool {
-        segment.domain() == self.space || segment.domain() == self.domain
-    }
-
-    /// The bus address of a [usual](Self::is_usual) segment.
-    #[inline(always)]
-    pub fn segment(&self, segment: &Segment<'_>) -> u64 {
-        segment.address() + if segment.domain() == self.space { 0 } else { self.base }
+    pub fn segment(&self, segment: &Segment<'_>) -> Option<u64> {
+        if segment.domain() == self.space {
+            Some(segment.address())
+        } else if segment.domain() == self.domain {
+            Some(self.base + segment.address())
+        } else {
+            None
+        }
     }
 }
 

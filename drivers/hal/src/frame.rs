@@ -20,7 +20,7 @@ use crate::segment::Segment;
 /// let mut burst = Burst::with_capacity(32);
 /// burst.push(header, Offload::NONE);
 /// burst.gather(window.segment(100, 1400).unwrap());
-/// assert_eq!(burst.frames().next().unwrap().bytes, 1442);
+/// assert_eq!(burst.frames().next().unwrap().bytes(), 1442);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Default)]
@@ -35,9 +35,8 @@ pub struct Burst<'w> {
 struct Head {
     header: Buffer,
     offload: Offload,
-    bytes: u32,
-    segments: u16,
-    buffers: u16,
+    segments: u32,
+    buffers: u32,
 }
 
 /// One frame of a burst, as a driver sees it.
@@ -49,8 +48,13 @@ pub struct Frame<'b, 'w> {
     pub segments: &'b [Segment<'w>],
     /// The request to the NIC.
     pub offload: &'b Offload,
+}
+
+impl Frame<'_, '_> {
     /// The bytes of header and segments.
-    pub bytes: u32,
+    pub fn bytes(&self) -> u64 {
+        self.header.len() as u64 + self.segments.iter().map(|segment| u64::from(segment.len())).sum::<u64>()
+    }
 }
 
 /// The frames of a burst, in order.
@@ -76,9 +80,9 @@ impl<'b, 'w> Iterator for Frames<'b, 'w> {
     #[inline(always)]
     fn next(&mut self) -> Option<Frame<'b, 'w>> {
         let head = self.heads.next()?;
-        let (segments, rest) = self.segments.split_at_checked(usize::from(head.segments))?;
+        let (segments, rest) = self.segments.split_at_checked(head.segments as usize)?;
         self.segments = rest;
-        Some(Frame { header: &head.header, segments, offload: &head.offload, bytes: head.bytes })
+        Some(Frame { header: &head.header, segments, offload: &head.offload })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -97,10 +101,8 @@ impl InFlight {
     /// The frames are completed: their buffers return to their pools, those of one pool by one atomic operation.
     #[inline]
     pub fn give_back(&mut self) {
-        Buffer::give_back(&mut self.heads, |head| head.header);
-        if !self.buffers.is_empty() {
-            Buffer::give_back(&mut self.buffers, |buffer| buffer);
-        }
+        Buffer::give_back(&mut self.heads, |head| &head.header);
+        Buffer::give_back(&mut self.buffers, |buffer| buffer);
     }
 }
 
@@ -116,21 +118,18 @@ impl<'w> Burst<'w> {
     /// When the buffer is empty: no NIC takes an empty descriptor.
     #[inline(always)]
     pub fn push(&mut self, header: Buffer, offload: Offload) {
-        let bytes = header.len() as u32;
-        assert!(bytes != 0, "a frame's header has bytes");
-        self.heads.push(Head { header, offload, bytes, segments: 0, buffers: 0 });
+        assert!(!header.is_empty(), "a frame's header has bytes");
+        self.heads.push(Head { header, offload, segments: 0, buffers: 0 });
     }
 
     /// Adds a segment to the last frame.
     ///
     /// # Panics
-    /// When there is no frame yet, or it has 65,535 segments.
+    /// When there is no frame yet, or it has 4,294,967,295 segments.
     #[inline(always)]
     pub fn gather(&mut self, segment: Segment<'w>) {
         let head = self.heads.last_mut().expect("a frame was pushed");
-        head.segments = head.segments.checked_add(1).expect("a frame has at most 65,535 segments");
-        // A frame of 4 GiB is too long for any device, and is refused as such.
-        head.bytes = head.bytes.saturating_add(segment.len());
+        head.segments = head.segments.checked_add(1).expect("a frame has at most 4,294,967,295 segments");
         self.segments.push(segment);
     }
 
@@ -184,7 +183,7 @@ impl<'w> Burst<'w> {
 
     #[cold]
     fn hand_over_part(&mut self, frames: usize, keeper: &mut InFlight) {
-        let count = |of: fn(&Head) -> u16| self.heads[..frames].iter().map(|head| usize::from(of(head))).sum::<usize>();
+        let count = |of: fn(&Head) -> u32| self.heads[..frames].iter().map(|head| of(head) as usize).sum::<usize>();
         let (segments, buffers) = (count(|head| head.segments), count(|head| head.buffers));
         keeper.heads.extend(self.heads.drain(..frames));
         keeper.buffers.extend(self.buffers.drain(..buffers));
@@ -233,7 +232,7 @@ mod tests {
         let lengths: Vec<(usize, Vec<u32>)> =
             burst.frames().map(|frame| (frame.header.len(), frame.segments.iter().map(Segment::len).collect())).collect();
         assert_eq!(lengths, [(42, vec![10, 5]), (60, vec![])]);
-        assert_eq!(burst.frames().map(|frame| frame.bytes).collect::<Vec<_>>(), [57, 60]);
+        assert_eq!(burst.frames().map(|frame| frame.bytes()).collect::<Vec<_>>(), [57, 60]);
     }
 
     #[test]
@@ -247,7 +246,7 @@ mod tests {
         let mut kept = InFlight::default();
         burst.hand_over(2, &mut kept);
         assert_eq!((kept.heads.len(), kept.buffers.len()), (2, 2));
-        assert_eq!(burst.frames().map(|frame| frame.bytes).collect::<Vec<_>>(), [33]);
+        assert_eq!(burst.frames().map(|frame| frame.bytes()).collect::<Vec<_>>(), [33]);
         let mut rest = InFlight::default();
         burst.hand_over(1, &mut rest);
         assert!(burst.is_empty());

@@ -165,4 +165,21 @@ mod loom_tests {
             assert_eq!(all, [0, 1]);
         });
     }
+
+    #[test]
+    fn a_list_that_is_closed_meanwhile_counts_each_index_or_refuses_it() {
+        loom::model(|| {
+            let (list, mut chain) = FreeList::full(4);
+            let list = Arc::new(list);
+            let [a, b, c] = std::array::from_fn(|_| list.take(&mut chain).unwrap());
+            list.link(a, b);
+            let givers = [(a, b), (c, c)].map(|(first, last)| {
+                let list = Arc::clone(&list);
+                loom::thread::spawn(move || list.give_chain(first, last).map_or_else(|Closed| list.chain_len(first, last), |()| 0))
+            });
+            let counted = i64::from(list.close(chain));
+            let refused: i64 = givers.into_iter().map(|giver| giver.join().unwrap()).sum();
+            assert_eq!(counted + refused, 4);
+        });
+    }
 }

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32};
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use volatile::VolatilePtr;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -59,8 +59,10 @@ impl SharedMemory {
             .max(1)
             .checked_next_multiple_of(page)
             .ok_or_else(|| io::Error::new(io::ErrorKind::OutOfMemory, "a size beyond the address space"))?;
-        let fd = memfd_create(name, flags)?;
+        let fd = memfd_create(name, flags | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&fd, len as u64)?;
+        // Whoever is given the descriptor could cut it off, and the next access here would end this process (SIGBUS).
+        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::SEAL)?;
         Self::map(fd, len, page == HUGE_PAGE)
     }
 
@@ -156,10 +158,20 @@ impl SharedMemory {
         unsafe { AtomicU32::from_ptr(self.cell::<u32>(offset).as_raw_ptr().as_ptr()) }
     }
 
-    /// The memory as pairs of 64-bit words.
+    /// Writes a ring of `len` pairs of 64-bit words at the memory's start, from pair `next` on.
+    ///
+    /// # Panics
+    /// When the ring is outside the memory, or `next` outside the ring.
     #[inline(always)]
-    pub(crate) fn cells(&self) -> Cells<'_> {
-        Cells { base: self.base, pairs: self.len / 16, memory: PhantomData }
+    pub(crate) fn pair_writer(&self, len: u16, next: u16) -> PairWriter<'_> {
+        self.check(0, usize::from(len) * PairWriter::PAIR);
+        if next >= len {
+            outside(usize::from(next) * PairWriter::PAIR, PairWriter::PAIR, usize::from(len) * PairWriter::PAIR);
+        }
+        let first = self.base.cast();
+        // SAFETY: both are inside the memory (checked above), or at its end.
+        let (end, next) = unsafe { (first.add(len.into()), first.add(next.into())) };
+        PairWriter { first, end, next, memory: PhantomData }
     }
 
     #[inline(always)]
@@ -180,27 +192,40 @@ impl SharedMemory {
     }
 }
 
-/// [`SharedMemory`] as pairs of 64-bit words, for a loop that writes many of them.
+/// Writes a ring of pairs of 64-bit words in [`SharedMemory`], one after the other. It needs no check for each, since `next` is always one
+/// of the ring's: it starts as one, and goes from the last to the first.
 #[derive(Clone, Copy)]
-pub(crate) struct Cells<'m> {
-    base: NonNull<u8>,
-    pairs: usize,
+pub(crate) struct PairWriter<'m> {
+    first: NonNull<[u64; 2]>,
+    end: NonNull<[u64; 2]>,
+    next: NonNull<[u64; 2]>,
     memory: PhantomData<&'m SharedMemory>,
 }
 
-impl Cells<'_> {
-    /// Writes a pair by two volatile stores, the low one first.
+impl PairWriter<'_> {
+    /// The size of a pair in bytes.
+    const PAIR: usize = 16;
+
+    /// Writes the next pair by two volatile stores, the low one first.
     #[inline(always)]
-    pub(crate) fn write_pair(&self, index: usize, [low, high]: [u64; 2]) {
-        if index >= self.pairs {
-            outside(index * 16, 16, self.pairs * 16);
-        }
+    pub(crate) fn write(&mut self, [low, high]: [u64; 2]) {
+        let pair = self.next.cast::<u64>();
         // SAFETY: the pair is inside the memory, which is borrowed, and aligned, since the memory starts at a page.
         unsafe {
-            let pair = self.base.cast::<u64>().add(index * 2);
             VolatilePtr::new(pair).write(low);
             VolatilePtr::new(pair.add(1)).write(high);
+            self.next = self.next.add(1);
         }
+        if self.next == self.end {
+            self.next = self.first;
+        }
+    }
+
+    /// Which pair is the next.
+    #[inline(always)]
+    pub(crate) fn next(&self) -> u16 {
+        // At most 65,535, as the ring's length.
+        ((self.next.addr().get() - self.first.addr().get()) / Self::PAIR) as u16
     }
 }
 
@@ -288,6 +313,16 @@ mod tests {
         assert_eq!(&bytes, b"tail!!");
         memory.atomic_u16(8).store(1, std::sync::atomic::Ordering::Release);
         assert_eq!(memory.read::<u16>(8), 1);
+    }
+
+    #[test]
+    fn whoever_has_the_descriptor_cannot_cut_the_memory_off() {
+        for memory in [SharedMemory::new("test", PAGE).unwrap(), SharedMemory::with_huge_pages("test", PAGE).unwrap()] {
+            assert!(ftruncate(memory.as_fd(), 0).is_err());
+            assert!(fcntl_add_seals(memory.as_fd(), SealFlags::FUTURE_WRITE).is_err());
+            memory.map_again().unwrap().write_bytes(0, b"still here");
+            assert_eq!(memory.read::<u8>(0), b's');
+        }
     }
 
     #[test]

@@ -12,7 +12,6 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -283,23 +282,26 @@ impl Buffer {
 
     /// Gives the buffers of many owners back at once: one atomic operation for all neighbours of one pool. The vector keeps its memory.
     #[inline]
-    pub(crate) fn give_back<T>(owners: &mut Vec<T>, buffer: impl Fn(T) -> Buffer) {
-        let mut chain: Option<(NonNull<Core>, u32, u32)> = None;
-        for owner in owners.drain(..) {
-            // From here on the buffer is in the care of `give_chain`.
-            let one = ManuallyDrop::new(buffer(owner));
-            chain = match chain {
-                Some((core, first, last)) if core == one.core => {
-                    one.core().free.link(one.index, first);
-                    Some((core, one.index, last))
-                }
-                other => {
-                    other.into_iter().for_each(|(core, first, last)| Core::give_chain(core, first, last));
-                    Some((one.core, one.index, one.index))
-                }
-            };
+    pub(crate) fn give_back<T>(owners: &mut Vec<T>, buffer: impl Fn(&T) -> &Buffer) {
+        let len = owners.len();
+        // From here on the buffers are in the care of `give_chain`.
+        // SAFETY: no more than there were; what is cut off is given back below, not dropped.
+        unsafe { owners.set_len(0) };
+        // SAFETY: `len` owners are still there, since nobody writes to the vector before this returns.
+        let mut buffers = unsafe { std::slice::from_raw_parts(owners.as_ptr(), len) }.iter().map(buffer);
+        let Some(&Self { mut core, index: mut first, .. }) = buffers.next() else { return };
+        let mut last = first;
+        for &Self { core: other, index, .. } in buffers {
+            if other == core {
+                // SAFETY: its buffers are out, so the core lives.
+                unsafe { core.as_ref() }.free.link(index, first);
+            } else {
+                Core::give_chain(core, first, last);
+                (core, last) = (other, index);
+            }
+            first = index;
         }
-        chain.into_iter().for_each(|(core, first, last)| Core::give_chain(core, first, last));
+        Core::give_chain(core, first, last);
     }
 
     /// Names the buffer's pool, for comparison.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::memory::{Cells, DmaMemory};
+use crate::memory::{DmaMemory, PairWriter};
 use crate::space::{DmaError, DmaSpace};
 
 /// Descriptors of 16 bytes, written and read by volatile copies of their 64-bit halves. Behind them lie [`ZEROS`](Self::ZEROS) zero bytes.
@@ -56,10 +56,13 @@ impl DescriptorRing {
         if index == 0 { self.len - 1 } else { index - 1 }
     }
 
-    /// The same ring for writing a burst of descriptors: small enough to stay in registers.
+    /// Writes many descriptors, from `next` on: small enough to stay in registers.
+    ///
+    /// # Panics
+    /// When there is no such descriptor.
     #[inline(always)]
-    pub fn writer(&self) -> RingWriter<'_> {
-        RingWriter { cells: self.memory.memory().cells(), len: self.len }
+    pub fn writer(&self, next: u16) -> RingWriter<'_> {
+        RingWriter(self.memory.memory().pair_writer(self.len, next))
     }
 
     /// Writes descriptor `index`, low half first.
@@ -99,26 +102,20 @@ impl DescriptorRing {
     }
 }
 
-/// Writes descriptors of a [`DescriptorRing`], one after the other.
+/// Writes descriptors of a [`DescriptorRing`], one after the other, around its end. A copy remembers a place to go back to.
 #[derive(Clone, Copy)]
-pub struct RingWriter<'r> {
-    cells: Cells<'r>,
-    len: u16,
-}
+pub struct RingWriter<'r>(PairWriter<'r>);
 
 impl RingWriter<'_> {
-    /// As [`DescriptorRing::write`].
-    ///
-    /// # Panics
-    /// When there is no such descriptor.
+    /// Writes the next descriptor, low half first.
     #[inline(always)]
-    pub fn write(&self, index: u16, [low, high]: [u64; 2]) {
-        self.cells.write_pair(usize::from(index), [low.to_le(), high.to_le()]);
+    pub fn write(&mut self, [low, high]: [u64; 2]) {
+        self.0.write([low.to_le(), high.to_le()]);
     }
 
-    /// As [`DescriptorRing::next`].
+    /// The index of the next descriptor.
     #[inline(always)]
-    pub fn next(&self, index: u16) -> u16 {
-        if index + 1 == self.len { 0 } else { index + 1 }
+    pub fn next(&self) -> u16 {
+        self.0.next()
     }
 }

@@ -12,7 +12,14 @@ const JUMBO: E1000Config = E1000Config {
     vlan: true,
     offloads: hal::OffloadFlags::all(),
     gather: true,
-    filter: hal::RxFilter { promiscuous: true, all_multicast: false, no_broadcast: false, unicast: vec![], multicast: vec![], vlans: vec![] },
+    filter: hal::RxFilter {
+        promiscuous: true,
+        all_multicast: false,
+        no_broadcast: false,
+        unicast: vec![],
+        multicast: vec![],
+        vlans: vec![],
+    },
 };
 
 fn start(mac: [u8; 6]) -> (E1000Model, E1000) {
@@ -44,7 +51,8 @@ fn a_frame_received_on_one_nic_is_sent_on_another_without_a_copy() {
     let mut packets = RxBurst::default();
     for round in 0..50 {
         left_nic.rx(0).refill(&mut pool).unwrap();
-        let frames: Vec<_> = (0..5).map(|at| plain(OTHER_STATION, round * 5 + at, 60 + (round as usize * 719 + at as usize) % 8900)).collect();
+        let frames: Vec<_> =
+            (0..5).map(|at| plain(OTHER_STATION, round * 5 + at, 60 + (round as usize * 719 + at as usize) % 8900)).collect();
         for frame in &frames {
             assert_eq!(left.receive(frame), Received::Delivered);
         }

@@ -6,8 +6,10 @@ use pagewire_e1000::E1000Config;
 use crate::bench::{Bench, Window};
 use crate::headers::{PEER, plain, sum, tagged, tcp4, tcp6, tso4, tso6, udp4, udp6};
 
-const KINDS: [(fn(usize) -> (Vec<u8>, Offload), Protocol); 4] =
-    [(udp4, Protocol::Udp), (tcp4, Protocol::Tcp), (udp6, Protocol::Udp), (tcp6, Protocol::Tcp)];
+/// Headers for a payload of so many bytes.
+type Headers = fn(usize) -> (Vec<u8>, Offload);
+
+const KINDS: [(Headers, Protocol); 4] = [(udp4, Protocol::Udp), (tcp4, Protocol::Tcp), (udp6, Protocol::Udp), (tcp6, Protocol::Tcp)];
 
 #[test]
 fn checksums_are_right_for_payload_gathered_from_a_file() {
@@ -73,11 +75,14 @@ fn a_context_is_written_once_while_it_fits() {
     let mut bench = Bench::new();
     let mut contexts = 0;
     for (headers, _) in KINDS {
-        let frames: Vec<_> = (0..30).map(|len| headers(len)).map(|(mut frame, offload)| {
-            let len = frame.len();
-            frame.resize(len + 30, 0);
-            (frame, offload)
-        }).collect();
+        let frames: Vec<_> = (0..30)
+            .map(headers)
+            .map(|(mut frame, offload)| {
+                let len = frame.len();
+                frame.resize(len + 30, 0);
+                (frame, offload)
+            })
+            .collect();
         for _ in 0..3 {
             let burst = bench.burst(&frames);
             assert_eq!(bench.send(burst).len(), 30);
@@ -133,6 +138,20 @@ fn a_vlan_tag_is_inserted_in_every_kind_of_frame() {
         assert_eq!(&sent[1][checked.payload], &window.content[77..1077]);
     }
     drop(window);
+    bench.finish();
+}
+
+#[test]
+fn checksums_are_right_behind_a_tag_in_the_frame() {
+    let mut bench = Bench::new();
+    for (headers, protocol) in KINDS {
+        let (mut frame, offload) = headers(33);
+        frame.extend([9; 33]);
+        frame.splice(12..12, [0x81, 0x00, 0x20, 0x64]);
+        let sent = bench.send_bytes(&frame, Offload { ip_start: 18, l4_start: offload.l4_start + 4, ..offload });
+        let checked = check(&sent[0]).unwrap();
+        assert_eq!((checked.protocol, checked.vlan), (protocol, Some(0x064)));
+    }
     bench.finish();
 }
 

@@ -50,7 +50,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
         Just(Kind::Udp6),
         Just(Kind::Tcp4),
         Just(Kind::Tcp6),
-        (1_u16..1460).prop_map(Kind::Tso),
+        (4_u16..1460).prop_map(Kind::Tso),
     ];
     let length = prop_oneof![1_usize..20, 1_usize..1500, 4090_usize..4100, 1_usize..9000];
     let piece = (0..FILE - 9000, length, prop::bool::weighted(0.2));
@@ -102,8 +102,8 @@ impl Expected {
             if let Some(tag) = self.vlan {
                 assert_eq!(frame[12..16], [0x81, 0, (tag >> 8) as u8, tag as u8]);
                 frame.drain(12..16);
-                // The tag counts towards the shortest frame; the driver pads before it is inserted.
-                assert!(frame.len() >= 60);
+                // The driver pads before the tag is inserted; the device pads its segments behind it.
+                assert!(frame.len() >= 60 || self.mss.is_some() && frame.len() >= 56);
             }
             assert_eq!(frame[..14], self.header[..14]);
             if self.header.len() == 18 {
@@ -150,7 +150,8 @@ fn run(descriptors: u16, actions: Vec<Action>) {
                 }
             }
             Action::Harmless(fault) => bench.model.set_fault(
-                [Fault::None, Fault::HeadGarbage, Fault::InterruptStorm, Fault::RxBeyondTail, Fault::DoneEverywhere][usize::from(fault)].clone(),
+                [Fault::None, Fault::HeadGarbage, Fault::InterruptStorm, Fault::RxBeyondTail, Fault::DoneEverywhere][usize::from(fault)]
+                    .clone(),
             ),
             Action::Hang(after) => {
                 bench.model.set_fault(Fault::TransmitHangAfter(after));
@@ -239,7 +240,7 @@ fn compare(expected: &mut Vec<Expected>, sent: &[Vec<u8>], all: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_leaves_is_what_was_asked_for(descriptors in prop_oneof![Just(80_u16), Just(128), Just(256)], actions in vec(action(), 1..60)) {

@@ -1,0 +1,59 @@
+//! A network of the kernel's own, with nothing in it but a TAP interface: a real Linux host as the peer, apart from this machine's network.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::command::{Run, start};
+use crate::{need_root, process, tool, wait_for};
+
+/// A network namespace with the TAP interface [`TAP`](Self::TAP). It goes with the process that holds it, and so with this.
+#[derive(Debug)]
+pub struct Namespace {
+    holder: Run,
+}
+
+impl Namespace {
+    /// The interface.
+    pub const TAP: &'static str = "pw0";
+
+    /// Makes one, in which the kernel has `addresses` (each with a prefix, as 10.9.0.1/24).
+    ///
+    /// # Panics
+    /// When that is not possible; the message says what it needs.
+    pub fn new(addresses: &[&str]) -> Self {
+        need_root("a network namespace and a TAP interface");
+        assert!(
+            fs::exists("/dev/net/tun").unwrap_or(false),
+            "this test needs /dev/net/tun: `modprobe tun`, or `--device /dev/net/tun` for a container"
+        );
+        let ip = tool("ip", "iproute2").display().to_string();
+        let mut script = format!("set -e; {ip} link set lo up; {ip} tuntap add dev {} mode tap; ", Self::TAP);
+        for address in addresses {
+            // An IPv6 address is usable at once only without the search for duplicates.
+            let more = if address.contains(':') { " nodad" } else { "" };
+            script += &format!("{ip} address add {address} dev {}{more}; ", Self::TAP);
+        }
+        script += &format!("{ip} link set {} up; echo ready >&2; exec cat", Self::TAP);
+        let mut command = Command::new(tool("unshare", "util-linux"));
+        // `cat` lives as long as its standard input, which this process holds.
+        command.args(["--net", "sh", "-c", &script]).stdin(Stdio::piped());
+        let mut holder = start(command);
+        wait_for("the network namespace", || {
+            let ready = holder.complaints().contains("ready").then_some(());
+            assert!(ready.is_some() || !holder.has_ended(), "no network namespace (CAP_SYS_ADMIN is needed): {}", holder.complaints());
+            ready
+        });
+        Self { holder }
+    }
+
+    /// A command as `command`, in this network. It keeps its process number: nsenter becomes it.
+    ///
+    /// # Panics
+    /// When nsenter cannot be had.
+    pub fn inside(&self, command: &Command) -> Command {
+        assert!(!process::is_gone(self.holder.pid()));
+        let mut inside = Command::new(tool("nsenter", "util-linux"));
+        inside.arg(format!("--net=/proc/{}/ns/net", self.holder.pid())).arg("--").arg(command.get_program()).args(command.get_args());
+        inside
+    }
+}
