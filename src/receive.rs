@@ -179,7 +179,8 @@ impl Receiver {
             }
             let (prefix, data) = datagram[..len].split_at(prefix);
             let offset = prefix.try_into().map_or(Some(0), |prefix| u64::from_be_bytes(prefix).checked_sub(options.offset));
-            let Some(offset) = offset else {
+            // No file has bytes beyond i64::MAX, so this is not one of the sender's.
+            let Some(offset) = offset.filter(|offset| i64::try_from(offset.saturating_add(data.len() as u64)).is_ok()) else {
                 report.ignored += 1;
                 continue;
             };
@@ -262,9 +263,8 @@ impl Sink {
                 Ok(0)
             }
             Self::Placed { ranges, waiting, waiting_at, .. } => {
-                let end = offset.saturating_add(data.len() as u64);
-                let new = ranges.insert(offset, end);
-                let follows = offset == *waiting_at + waiting.len() as u64;
+                let new = ranges.insert(offset, offset.saturating_add(data.len() as u64));
+                let follows = waiting_at.checked_add(waiting.len() as u64) == Some(offset);
                 if !follows || waiting.len() + data.len() > TOGETHER {
                     self.flush()?;
                 }

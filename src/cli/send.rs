@@ -82,7 +82,7 @@ pub struct Send {
     station: Option<MacAddress>,
 
     /// Put the frames into this VLAN
-    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..4095))]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     vlan: Option<u16>,
 
     /// Frames handed to the NIC with one doorbell, 1 to 256

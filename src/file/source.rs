@@ -1,7 +1,7 @@
 //! What is sent: a regular file, or a stream.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,9 @@ impl Source {
             return Err(SourceError::Directory(path.to_owned()));
         }
         if kind.is_file() {
-            return Ok(Self::File(RegularFile { identity: Identity::from(&metadata), file, name }));
+            // Standard input may have been read from before; what is left of it is sent.
+            let start = (&file).stream_position().map_err(failed)?;
+            return Ok(Self::File(RegularFile { identity: Identity::from(&metadata), file, name, start }));
         }
         Stream::new(file, name).map(Self::Stream).map_err(failed)
     }
@@ -81,9 +83,15 @@ pub struct RegularFile {
     file: File,
     name: String,
     identity: Identity,
+    start: u64,
 }
 
 impl RegularFile {
+    /// Where it stood when it was opened: 0, but for a standard input that was read from before.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
     /// Which file and version was opened.
     pub fn identity(&self) -> &Identity {
         &self.identity

@@ -2,6 +2,8 @@
 
 use hal::{Buffer, Burst, Capabilities, Nic, NicError, Offload, Pool, PoolConfig, RxBurst};
 
+use hal::receive::RxFlags;
+
 use super::error::SendError;
 use crate::file::{RegularFile, WindowCache};
 use crate::net::{Interface, respond};
@@ -34,8 +36,6 @@ pub struct Port {
     own: Burst<'static>,
 }
 
-/// Receive buffers that a port gives its NIC.
-const RECEIVE_BUFFERS: u32 = 256;
 /// What a frame from windows needs: a header, two windows, and a last page in three buffers.
 const GATHER: u16 = 6;
 /// Packets that are looked at in one step.
@@ -59,7 +59,7 @@ impl Port {
         // A NIC that does not gather needs the whole frame in one buffer.
         let buffer_size = if capabilities.max_segments < GATHER { frame.next_power_of_two().max(2048) } else { 2048 };
         // A copied frame may take several buffers.
-        let buffers = config.frames * (1 + frame / 2048) + RECEIVE_BUFFERS;
+        let buffers = config.frames * (1 + frame / 2048) + nic.rx(0).capacity() as u32;
         let pool = Pool::new(PoolConfig { buffers, buffer_size: buffer_size as u16 }).map_err(SendError::Pool)?;
         let space = nic.space();
         nic.attach_pool(pool.attach(&space)?)?;
@@ -114,7 +114,13 @@ impl Port {
         // The answers' frames are completed like all others, by the owner of the port.
         let mut own = std::mem::take(&mut self.own);
         let offload = self.interface.offload();
+        let own_vlan = self.interface.vlan().map(vlan);
         for packet in self.arrived.packets() {
+            // Of other VLANs nothing is heard. A tag with identifier 0 has a priority and nothing else (802.1Q).
+            let tag = packet.flags.contains(RxFlags::VLAN_STRIPPED).then(|| vlan(packet.vlan_tag)).filter(|vlan| *vlan != 0);
+            if tag != own_vlan {
+                continue;
+            }
             self.packet.resize(packet.bytes as usize, 0);
             packet.copy_to(&mut self.packet);
             look(&self.packet);
@@ -161,6 +167,11 @@ impl Port {
         self.windows.forget(file);
         Ok(self.windows.sweep()?)
     }
+}
+
+/// The VLAN identifier of a tag.
+fn vlan(tag: u16) -> u16 {
+    tag & 0xfff
 }
 
 /// Adds a frame whose bytes are all copied, over as many buffers as it takes. Whether there were buffers enough; if not, nothing is added.

@@ -146,7 +146,7 @@ impl<'p> UdpSend<'p> {
     ///
     /// # Errors
     /// [`SendError`] for a range outside the file, a target that cannot be reached, a lease that is not to be had.
-    pub fn new(port: &'p mut Port, source: Source, options: UdpOptions, now: Duration) -> Result<Self, SendError> {
+    pub fn new(port: &'p mut Port, source: Source, mut options: UdpOptions, now: Duration) -> Result<Self, SendError> {
         if !(1..=256).contains(&options.burst) {
             return Err(SendError::Config(format!("a burst of {} frames; use 1 to 256", options.burst)));
         }
@@ -154,6 +154,7 @@ impl<'p> UdpSend<'p> {
         let (content, end) = match source {
             Source::File(file) => {
                 let size = file.size();
+                options.offset = options.offset.saturating_add(file.start());
                 let left = size.checked_sub(options.offset).ok_or_else(|| SendError::Offset {
                     offset: options.offset,
                     name: file.name().to_owned(),
@@ -333,6 +334,9 @@ impl<'p> UdpSend<'p> {
             return self.end_of_data();
         }
         if self.blocked {
+            if self.port.outstanding() == 0 {
+                return Err(SendError::Config("no packet buffer or window is free, and none is on its way back".into()));
+            }
             self.state = State::Sending(flow);
             return Ok(Step::Idle { until: None });
         }

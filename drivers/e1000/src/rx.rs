@@ -127,8 +127,12 @@ fn flags(received: Received) -> RxFlags {
 }
 
 impl RxQueue for RxRing {
+    fn capacity(&self) -> usize {
+        usize::from(self.ring.len()) - 1
+    }
+
     fn refill(&mut self, pool: &mut Pool) -> Result<usize, NicError> {
-        let room = usize::from(self.ring.len()) - 1 - self.posted.len();
+        let room = self.capacity() - self.posted.len();
         let mut count = 0;
         while count < room {
             let Some(buffer) = pool.take() else { break };

@@ -134,15 +134,16 @@ impl TxRing {
     fn write_usual(&self, frames: &mut Frames<'_, '_>, run: &mut Run) {
         let Some(usual) = self.contexts.usual() else { return };
         let (addresses, most) = (self.addresses.usual(), self.max_usual);
-        let (mut rest, mut done, mut last) = (frames.clone(), self.ring.writer(run.tail), run.last);
+        let mut ring = self.ring.writer(run.tail);
+        let (mut rest, mut done, mut last) = (frames.clone(), ring, run.last);
         'frames: loop {
-            // What is written of a frame that turns out to be unusual lies behind the tail, and is written over.
-            let (mut ahead, mut ring) = (rest.clone(), done);
+            let mut ahead = rest.clone();
             let Some(frame) = ahead.next() else { break };
             let (Some(template), Some(header)) = (usual.template(frame.offload), addresses.buffer(frame.header)) else { break };
             let mut bytes = frame.header.len() as u64;
             let mut descriptor = [header, template | bytes];
             for segment in frame.segments {
+                // What is written of a frame that turns out to be unusual lies behind the tail, and is written over.
                 let Some(address) = addresses.segment(segment) else { break 'frames };
                 ring.write(descriptor);
                 descriptor = [address, template | u64::from(segment.len())];
@@ -164,6 +165,7 @@ impl TxRing {
     #[cold]
     fn write_any(&mut self, run: &mut Run, frame: &Frame<'_, '_>) -> Result<bool, NicError> {
         let Offload { flags, payload_start, mss, .. } = *frame.offload;
+        let bytes = frame.bytes();
         let segmented = flags.intersects(OffloadFlags::SEGMENTATION);
         if segmented && u32::from(payload_start) + u32::from(mss) > self.max_frame {
             return Err(NicError::UnsupportedOffload(format!("segments of {mss} bytes, which are longer than the MTU")));
@@ -175,9 +177,9 @@ impl TxRing {
         // Room for the worst case first: a context, padding, and all segments cut at the descriptors' limit.
         let cuts: usize = frame.segments.iter().map(|segment| ((segment.len() - 1) / MAX_DATA) as usize).sum();
         let needed = frame.segments.len() + cuts + (frame.header.len() / MAX_DATA as usize) + 3;
-        if frame.bytes > limit || needed >= usize::from(self.ring.len()) {
+        if bytes > limit || needed >= usize::from(self.ring.len()) {
             return Err(NicError::FrameTooLong {
-                bytes: frame.bytes,
+                bytes,
                 segments: frame.segments.len() + 1,
                 max_bytes: limit,
                 max_segments: self.max_segments().into(),
@@ -191,7 +193,7 @@ impl TxRing {
         if frame.segments.iter().any(|segment| self.addresses.segment(segment).is_none()) {
             return Err(NicError::UnmappedSegment);
         }
-        let prepared = self.contexts.prepare(frame.offload, frame.bytes)?;
+        let prepared = self.contexts.prepare(frame.offload, bytes)?;
         if let Some(context) = prepared.context {
             self.push(run, context.descriptor());
         }
@@ -205,8 +207,8 @@ impl TxRing {
             }
         }
         // Not what is to be segmented: the padding would become payload. The device pads its segments.
-        if frame.bytes < SHORTEST && !segmented {
-            self.push(run, [self.ring.zeros(), prepared.template | u64::from(SHORTEST - frame.bytes)]);
+        if bytes < SHORTEST && !segmented {
+            self.push(run, [self.ring.zeros(), prepared.template | u64::from(SHORTEST - bytes)]);
         }
         run.last = descriptor::end_of_packet(run.last);
         self.ring.write_high(self.ring.previous(run.tail), run.last);

@@ -51,9 +51,9 @@ pub struct Frame<'b, 'w> {
 }
 
 impl Frame<'_, '_> {
-    /// The bytes of header and segments.
-    pub fn bytes(&self) -> u64 {
-        self.header.len() as u64 + self.segments.iter().map(|segment| u64::from(segment.len())).sum::<u64>()
+    /// The bytes of header and segments; 4 GiB and more, too long for any device, are `u32::MAX`.
+    pub fn bytes(&self) -> u32 {
+        self.segments.iter().fold(self.header.len() as u32, |bytes, segment| bytes.saturating_add(segment.len()))
     }
 }
 
@@ -80,8 +80,10 @@ impl<'b, 'w> Iterator for Frames<'b, 'w> {
     #[inline(always)]
     fn next(&mut self) -> Option<Frame<'b, 'w>> {
         let head = self.heads.next()?;
-        let (segments, rest) = self.segments.split_at_checked(head.segments as usize)?;
-        self.segments = rest;
+        let mut segments: &[_] = &[];
+        if head.segments != 0 {
+            (segments, self.segments) = self.segments.split_at_checked(head.segments as usize)?;
+        }
         Some(Frame { header: &head.header, segments, offload: &head.offload })
     }
 

@@ -114,6 +114,9 @@ pub trait TxQueue: Send {
 
 /// A receive queue.
 pub trait RxQueue: Send {
+    /// How many buffers the queue holds at most.
+    fn capacity(&self) -> usize;
+
     /// Gives the queue buffers until its ring is full or the pool is empty, with one doorbell. Returns how many.
     ///
     /// # Errors

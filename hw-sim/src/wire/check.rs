@@ -9,7 +9,8 @@ use etherparse::checksum::Sum16BitWords;
 use etherparse::{LinkSlice, NetSlice, SlicedPacket, TransportSlice, ip_number};
 use hal::MacAddress;
 
-/// Frames up to this length may have padding behind the packet: the minimum on Ethernet without its frame check sequence, in bytes.
+/// Frames up to this length, tags not counted, may have padding behind the packet: the minimum on Ethernet without its frame check sequence, in
+/// bytes.
 const PADDED_TO: usize = 60;
 const IPV4_PROTOCOL: u16 = 0x0800;
 const ARP_PROTOCOL: u16 = 0x0806;
@@ -141,7 +142,10 @@ impl Rules {
         let Some(LinkSlice::Ethernet2(link)) = &packet.link else {
             return Err(CheckError::Malformed("no Ethernet header".to_owned()));
         };
-        let start = 14 + packet.link_exts.iter().map(|extension| extension.header_len()).sum::<usize>();
+        let tags = packet.link_exts.iter().map(|extension| extension.header_len()).sum::<usize>();
+        let start = 14 + tags;
+        // A NIC pads first and tags then.
+        let padded_to = PADDED_TO + tags;
         let inner = packet.payload_ether_type().map_or(0, |ether_type| ether_type.0);
         let mut checked = Checked {
             source_mac: MacAddress(link.source()),
@@ -180,7 +184,7 @@ impl Rules {
                 let header = ip.header();
                 let said = usize::from(header.payload_length());
                 // The parser takes 0 as a jumbogram, which no wire here carries.
-                if said == 0 && !ip.payload().payload.is_empty() && frame.len() > PADDED_TO {
+                if said == 0 && !ip.payload().payload.is_empty() && frame.len() > padded_to {
                     return Err(CheckError::Length { layer: "IPv6 payload", said, found: frame.len() - start - IPV6_HEADER_LEN });
                 }
                 checked.source = Some(header.source_addr().into());
@@ -188,7 +192,7 @@ impl Rules {
                 (start + IPV6_HEADER_LEN + said, Some(PseudoHeader::V6(header.source_addr(), header.destination_addr())))
             }
         };
-        if frame.len() > end && frame.len() > PADDED_TO {
+        if frame.len() > end && frame.len() > padded_to {
             return Err(CheckError::Trailing(frame.len() - end));
         }
         checked.payload = start..end;
