@@ -64,7 +64,7 @@ impl Machine<'_> {
         command.arg("-bios").arg(self.bios);
         command.arg("-qtest").arg(option("unix:", self.qtest)).args(["-qtest-log", "none"]);
         command.arg("-qmp").arg(option("unix:", self.qmp));
-        command.arg("-netdev").arg(self.netdev.option());
+        command.arg("-netdev").arg(self.netdev.option("n0"));
         let mut device = format!("{},netdev=n0,id=nic,addr={SLOT},romfile=", self.model.device_option());
         if let Some(mac) = self.mac {
             device.push_str(&format!(",mac={mac}"));
@@ -79,18 +79,19 @@ impl Machine<'_> {
 }
 
 impl Netdev {
-    fn option(&self) -> OsString {
+    /// The value of `-netdev`, for a netdev called `id`.
+    pub(crate) fn option(&self, id: &str) -> OsString {
         match self {
             Self::User(forwards) => {
                 let forwards: String = forwards.iter().map(|forward| format!(",hostfwd={forward}")).collect();
-                format!("user,id=n0{forwards}").into()
+                format!("user,id={id}{forwards}").into()
             }
             Self::Tap(name) => {
-                let mut text = option("tap,id=n0,ifname=", name);
+                let mut text = option(&format!("tap,id={id},ifname="), name);
                 text.push(",script=no,downscript=no");
                 text
             }
-            Self::Stream(path) => option("stream,id=n0,server=off,addr.type=unix,addr.path=", path),
+            Self::Stream(path) => option(&format!("stream,id={id},server=off,addr.type=unix,addr.path="), path),
         }
     }
 
@@ -107,7 +108,7 @@ impl Netdev {
 }
 
 /// `prefix` and a value in QEMU's option syntax, where a comma in a value is written twice.
-fn option(prefix: &str, value: impl AsRef<OsStr>) -> OsString {
+pub(crate) fn option(prefix: &str, value: impl AsRef<OsStr>) -> OsString {
     let mut text = prefix.as_bytes().to_vec();
     for &byte in value.as_ref().as_bytes() {
         text.push(byte);
@@ -125,13 +126,13 @@ mod tests {
     #[test]
     fn commas_in_values_are_doubled() {
         assert_eq!(option("file=", Path::new("/a,b/c,,d")), "file=/a,,b/c,,,,d");
-        assert_eq!(Netdev::Tap("t,script=/x".into()).option(), "tap,id=n0,ifname=t,,script=/x,script=no,downscript=no");
+        assert_eq!(Netdev::Tap("t,script=/x".into()).option("n0"), "tap,id=n0,ifname=t,,script=/x,script=no,downscript=no");
     }
 
     #[test]
     fn forwards_are_repeated_options() {
         let forwards = vec!["tcp:127.0.0.1:8080-:80".parse().unwrap(), "udp::53-:53".parse().unwrap()];
-        assert_eq!(Netdev::User(forwards).option(), "user,id=n0,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp::53-:53");
+        assert_eq!(Netdev::User(forwards).option("n0"), "user,id=n0,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp::53-:53");
     }
 
     #[test]

@@ -26,17 +26,17 @@
 //! A program that is missing is [installed](crate::install) once. That, and frames lost at the end, are told by `tracing::warn!`: a test
 //! shows them with `tracing_subscriber::fmt().with_test_writer().init()`.
 
-mod command_line;
+pub(crate) mod command_line;
 mod device;
 mod dimm;
 mod interrupt;
 mod machine;
 mod nic;
 mod pci;
-mod process;
-mod qmp;
+pub(crate) mod process;
+pub(crate) mod qmp;
 mod qtest;
-mod timeout;
+pub(crate) mod timeout;
 
 use std::io;
 use std::path::PathBuf;
@@ -53,8 +53,8 @@ use crate::wire::{WireConfig, WireError};
 pub(crate) use self::process::last_lines;
 
 /// The program, and the Debian package that has it.
-const QEMU: &str = "qemu-system-x86_64";
-const QEMU_PACKAGE: &str = "qemu-system-x86";
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
+pub(crate) const QEMU_PACKAGE: &str = "qemu-system-x86";
 
 /// How a [`Rig`] is set up.
 #[derive(Debug)]

@@ -1,0 +1,151 @@
+//! QEMU's command line: a PC with an IOMMU, NICs behind it, a disk, and a serial port for each stream.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use hal::MacAddress;
+
+use crate::rig::Model;
+use crate::rig::command_line::{Netdev, option};
+
+/// The slot of the first NIC on the root bus; each further one has the next.
+pub(crate) const FIRST_SLOT: usize = 2;
+/// How many NICs fit below the slots of the disk, the port for standard input and the chip set.
+pub(crate) const MAX_NICS: usize = DISK_SLOT - FIRST_SLOT;
+const DISK_SLOT: usize = 0x1d;
+const STDIN_SLOT: usize = 0x1e;
+
+/// The serial ports, in their order (ttyS0 on), with interrupts of their own: shared ISA interrupts get lost.
+pub(crate) const SERIAL_PORTS: [(&str, u8); 4] = [("console", 4), ("stdout", 3), ("stderr", 5), ("control", 7)];
+/// The socket behind the virtio port for standard input.
+pub(crate) const STDIN: &str = "stdin";
+/// The socket of the machine protocol.
+pub(crate) const QMP: &str = "qmp";
+
+/// `quiet` keeps the console for errors; /dev/kmsg has everything. The last two only save time: calibrating the processor's clock
+/// against the emulated timer is slow and fails on a busy host, and the self-tests of ciphers take half a second.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 intel_iommu=on iommu=nopt log_buf_len=1M tsc=reliable cryptomgr.notests";
+
+/// A NIC and its netdev.
+pub(crate) struct Nic {
+    pub(crate) model: Model,
+    pub(crate) netdev: Netdev,
+    pub(crate) mac: Option<MacAddress>,
+    pub(crate) pcap: Option<PathBuf>,
+}
+
+/// What is started.
+pub(crate) struct Machine<'c> {
+    pub(crate) qemu: &'c Path,
+    pub(crate) setpriv: &'c Path,
+    pub(crate) kernel: &'c Path,
+    pub(crate) initramfs: &'c Path,
+    pub(crate) disk: &'c Path,
+    /// The directory of the sockets.
+    pub(crate) sockets: &'c Path,
+    pub(crate) memory_mib: u32,
+    pub(crate) icount: bool,
+    pub(crate) stdin: bool,
+    pub(crate) nics: &'c [Nic],
+}
+
+impl Machine<'_> {
+    /// `setpriv` as for the rig: the kernel kills QEMU when the thread that started it ends.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(self.setpriv);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(self.qemu);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-accel", "tcg", "-cpu", "max"]);
+        if self.icount {
+            command.args(["-icount", "shift=0,sleep=on"]);
+        }
+        // Interrupt remapping needs the split irqchip.
+        command.args(["-machine", "q35,kernel-irqchip=split"]).arg("-m").arg(format!("{}M", self.memory_mib));
+        command.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
+        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs).args(["-append", KERNEL_ARGUMENTS]);
+        command.arg("-qmp").arg(option("unix:", self.sockets.join(QMP)));
+        for (index, (name, interrupt)) in SERIAL_PORTS.into_iter().enumerate() {
+            command.arg("-chardev").arg(self.chardev(name));
+            command.arg("-device").arg(format!("isa-serial,chardev={name},index={index},irq={interrupt}"));
+        }
+        if self.stdin {
+            // A virtio port, since a serial line has no end of file.
+            command.arg("-chardev").arg(self.chardev(STDIN));
+            command.arg("-device").arg(format!("virtio-serial-pci,addr={STDIN_SLOT:#x},disable-legacy=on,max_ports=2"));
+            command.arg("-device").arg(format!("virtserialport,chardev={STDIN},nr=1"));
+        }
+        // Nobody wants the disk after a crash.
+        command.arg("-drive").arg(option("if=none,id=disk,format=raw,cache=unsafe,file=", self.disk));
+        command.arg("-device").arg(format!("virtio-blk-pci,drive=disk,addr={DISK_SLOT:#x},disable-legacy=on"));
+        for (index, nic) in self.nics.iter().enumerate() {
+            nic.add_to(&mut command, index);
+        }
+        command
+    }
+
+    fn chardev(&self, name: &str) -> OsString {
+        option(&format!("socket,id={name},path="), self.sockets.join(name))
+    }
+}
+
+impl Nic {
+    fn add_to(&self, command: &mut Command, index: usize) {
+        let id = format!("n{index}");
+        command.arg("-netdev").arg(self.netdev.option(&id));
+        let mut device = format!("{},netdev={id},addr={:#x},romfile=", self.model.device_option(), FIRST_SLOT + index);
+        if self.model == Model::VirtioNet {
+            // Otherwise virtio goes past the IOMMU.
+            device.push_str(",iommu_platform=on");
+        }
+        if let Some(mac) = self.mac {
+            device.push_str(&format!(",mac={mac}"));
+        }
+        command.arg("-device").arg(device);
+        if let Some(pcap) = &self.pcap {
+            command.arg("-object").arg(option(&format!("filter-dump,id=pcap{index},netdev={id},maxlen=65536,file="), pcap));
+        }
+    }
+}
+
+/// The guest's address of NIC `index`.
+pub(crate) fn address(index: usize) -> String {
+    format!("0000:00:{:02x}.0", FIRST_SLOT + index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(nics: &[Nic], stdin: bool) -> String {
+        let path = Path::new("/x,y");
+        let machine = Machine {
+            qemu: path,
+            setpriv: path,
+            kernel: path,
+            initramfs: path,
+            disk: path,
+            sockets: path,
+            memory_mib: 512,
+            icount: false,
+            stdin,
+            nics,
+        };
+        let command = machine.command();
+        command.get_args().map(|argument| argument.to_string_lossy().into_owned() + " ").collect()
+    }
+
+    #[test]
+    fn nics_are_at_2_and_3_and_behind_the_iommu() {
+        let nic = |model| Nic { model, netdev: Netdev::User(Vec::new()), mac: None, pcap: None };
+        let line = line(&[nic(Model::E1000), nic(Model::VirtioNet)], false);
+        assert!(line.contains("-device e1000,netdev=n0,addr=0x2,romfile= "), "{line}");
+        assert!(line.contains(",netdev=n1,addr=0x3,romfile=,iommu_platform=on "), "{line}");
+        assert_eq!([address(0), address(1)], ["0000:00:02.0", "0000:00:03.0"]);
+    }
+
+    #[test]
+    fn commas_in_paths_are_doubled_where_qemu_parses_options() {
+        let line = line(&[], true);
+        assert!(line.contains("path=/x,,y/stdin ") && line.contains("file=/x,,y ") && line.contains("-kernel /x,y "), "{line}");
+    }
+}
