@@ -1,5 +1,6 @@
 //! The command line: a file a command.
 
+mod bench;
 mod bind;
 mod demo;
 mod nics;
@@ -34,6 +35,7 @@ enum Command {
     Bind(bind::Bind),
     Unbind(bind::Unbind),
     Demo(demo::Demo),
+    Bench(bench::Bench),
 }
 
 /// A failure that is told in one sentence and the remedy.
@@ -63,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Bind(command) => command.run(),
         Command::Unbind(command) => command.run(),
         Command::Demo(command) => command.run(),
+        Command::Bench(command) => command.run(),
     };
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
