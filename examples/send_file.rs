@@ -6,7 +6,7 @@ use std::{sync::atomic::AtomicBool, time::Duration};
 use pagewire::device;
 use pagewire::file::Source;
 use pagewire::net::Interface;
-use pagewire::send::{Port, UdpOptions, UdpSend, run};
+use pagewire::send::{Port, UdpOptions, UdpSend, Wait, run};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).unwrap_or("Cargo.toml".into());
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut port = Port::new(nic, interface, Default::default())?;
     let options = UdpOptions::to("10.0.2.2:9000".parse()?);
     let mut send = UdpSend::new(&mut port, Source::open(path)?, options, Duration::ZERO)?;
-    let report = run(&mut send, &AtomicBool::new(false), |_| ());
+    let report = run(&mut send, Wait::default(), &AtomicBool::new(false), |_| ());
     println!("{} bytes, of which the NIC gathered {}: {}", report.bytes, report.bytes_gathered, report.stopped);
     Ok(())
 }

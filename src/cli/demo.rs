@@ -14,7 +14,7 @@ use pagewire::device::{self, DriverOptions, OpenOptions, SimulatedAddress, Simul
 use pagewire::file::Source;
 use pagewire::net::Interface;
 use pagewire::receive::{hash_of, hex};
-use pagewire::send::{Framing, Port, PortConfig, Report, Stop, UdpOptions, UdpSend, run};
+use pagewire::send::{Framing, Port, PortConfig, Report, Stop, UdpOptions, UdpSend, Wait, run};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -98,7 +98,7 @@ impl Demo {
         let ended = AtomicBool::new(false);
         let (report, check) = std::thread::scope(|scope| {
             let checker = scope.spawn(|| Check::of(&wire, size, &ended, start));
-            let mut report = run(&mut send, &stop, |progress| bar.set_position(progress.bytes));
+            let mut report = run(&mut send, Wait::default(), &stop, |progress| bar.set_position(progress.bytes));
             if report.stopped == Stop::Complete
                 && let Err(error) = rig.drain()
             {

@@ -10,7 +10,7 @@ use hal::MacAddress;
 use pagewire::device::{self, Device, DeviceAddress, OpenOptions};
 use pagewire::file::Source;
 use pagewire::net::{Cidr, Family, Interface, Rate, Scheme, Size, Target};
-use pagewire::send::{Framing, Port, PortConfig, Report, Stability, Stop, UdpOptions, UdpSend, run};
+use pagewire::send::{Framing, Port, PortConfig, Report, Stability, Stop, UdpOptions, UdpSend, Wait, run};
 
 use super::{Failure, Outcome, interrupted, print, print_json, progress, stop_flag, table};
 
@@ -85,6 +85,10 @@ pub struct Send {
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     vlan: Option<u16>,
 
+    /// How to wait for the NIC
+    #[arg(long, value_enum, default_value_t)]
+    wait: WaitArg,
+
     /// Frames handed to the NIC with one doorbell, 1 to 256
     #[arg(long, value_name = "FRAMES", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
     burst: u16,
@@ -113,6 +117,28 @@ impl From<FramingArg> for Framing {
         match arg {
             FramingArg::Raw => Self::Raw,
             FramingArg::Offset => Self::Offset,
+        }
+    }
+}
+
+/// `--wait`.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum WaitArg {
+    /// Look again and again: the quickest, and a whole processor
+    Poll,
+    /// Sleep until the NIC interrupts
+    Irq,
+    /// Look for a moment, then sleep
+    #[default]
+    Adaptive,
+}
+
+impl From<WaitArg> for Wait {
+    fn from(arg: WaitArg) -> Self {
+        match arg {
+            WaitArg::Poll => Self::Poll,
+            WaitArg::Irq => Self::Interrupt,
+            WaitArg::Adaptive => Self::Adaptive,
         }
     }
 }
@@ -160,7 +186,7 @@ impl Send {
         };
         let mut send = UdpSend::new(&mut port, source, options, Duration::ZERO)?;
         let bar = progress::bar(send.progress().total, self.json);
-        let mut report = run(&mut send, &stop, |progress| bar.set_position(progress.bytes));
+        let mut report = run(&mut send, self.wait.into(), &stop, |progress| bar.set_position(progress.bytes));
         bar.finish_and_clear();
         // What the NIC has sent may still be on its way through the simulated wire.
         if report.stopped == Stop::Complete

@@ -21,7 +21,7 @@ pub use error::SendError;
 pub use pace::Pacer;
 pub use port::{Port, PortConfig};
 pub use report::{CopyReason, Report, Stop};
-pub use run::{Progress, run};
+pub use run::{Progress, Wait, run};
 pub use udp::{Framing, Stability, Step, UdpOptions, UdpSend};
 
 #[cfg(test)]

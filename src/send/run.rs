@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use hal::{BusError, NicError};
+
+use super::error::SendError;
 use super::report::Report;
 use super::udp::{Step, UdpSend};
 
@@ -15,11 +18,25 @@ pub struct Progress {
     pub total: Option<u64>,
 }
 
-/// How long the loop spins for the device before it sleeps between looks: longer than a device needs for a burst.
-const SPIN: Duration = Duration::from_micros(20);
-/// How long it sleeps then.
+/// How to wait for the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wait {
+    /// Look again and again: the quickest, and a whole processor.
+    Poll,
+    /// Sleep until the device interrupts.
+    Interrupt,
+    /// Look for a moment, then sleep until the device interrupts; where it cannot, sleep a little between looks.
+    #[default]
+    Adaptive,
+}
+
+/// How long an adaptive wait looks before it sleeps: longer than a device needs for a burst.
+const SPIN: Duration = Duration::from_micros(50);
+/// How long it sleeps between looks where there is no interrupt.
 const NAP: Duration = Duration::from_micros(50);
-/// How often a waiting loop asks the device whether it is alive.
+/// Shorter waits are not worth an interrupt.
+const MOMENT: Duration = Duration::from_millis(1);
+/// How often a waiting loop asks the device whether it is alive, and looks at `stop`.
 const CHECK: Duration = Duration::from_millis(20);
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
@@ -27,38 +44,68 @@ const TELL: Duration = Duration::from_millis(100);
 /// Runs a send to its end: complete, stopped by `stop`, or failed. The report says which, and how far it came.
 ///
 /// `tell` is called about ten times a second.
-pub fn run(send: &mut UdpSend<'_>, stop: &AtomicBool, mut tell: impl FnMut(Progress)) -> Report {
+pub fn run(send: &mut UdpSend<'_>, wait: Wait, stop: &AtomicBool, mut tell: impl FnMut(Progress)) -> Report {
     let start = Instant::now();
     let (mut told, mut checked) = (Duration::ZERO, Duration::ZERO);
-    let mut idle_since = None;
+    let mut waiter = Waiter { wait, interrupts: wait != Wait::Poll, idle_since: None };
     loop {
         let now = start.elapsed();
         if stop.load(Ordering::Relaxed) {
             send.interrupt();
         }
-        match send.step(now) {
-            Ok(Step::Done) => return send.finish(now),
-            Ok(Step::Busy) => idle_since = None,
-            Ok(Step::Idle { until }) => {
-                let since = *idle_since.get_or_insert(now);
+        let step = send.step(now).and_then(|step| {
+            if let Step::Idle { until } = step {
                 if now.saturating_sub(checked) > CHECK {
                     checked = now;
-                    if let Err(error) = send.check(now) {
-                        return send.fail(now, error);
-                    }
+                    send.check(now)?;
                 }
-                let waiting = until.map_or(Duration::MAX, |until| until.saturating_sub(now));
-                if waiting > SPIN && (until.is_some() || now.saturating_sub(since) > SPIN) {
-                    std::thread::sleep(waiting.min(NAP));
-                } else {
-                    std::hint::spin_loop();
-                }
+                waiter.idle(send, now, until)?;
+            } else {
+                waiter.idle_since = None;
             }
+            Ok(step)
+        });
+        match step {
+            Ok(Step::Done) => return send.finish(now),
+            Ok(_) => {}
             Err(error) => return send.fail(now, error),
         }
         if now.saturating_sub(told) > TELL {
             told = now;
             tell(send.progress());
         }
+    }
+}
+
+struct Waiter {
+    wait: Wait,
+    /// Whether the device can wake us, as far as is known.
+    interrupts: bool,
+    idle_since: Option<Duration>,
+}
+
+impl Waiter {
+    /// There is nothing to do until `until`, or until the device gets on.
+    fn idle(&mut self, send: &mut UdpSend<'_>, now: Duration, until: Option<Duration>) -> Result<(), SendError> {
+        let since = *self.idle_since.get_or_insert(now);
+        let left = until.map_or(CHECK, |until| until.saturating_sub(now)).min(CHECK);
+        let spin = match self.wait {
+            Wait::Poll => true,
+            Wait::Interrupt => false,
+            Wait::Adaptive => now.saturating_sub(since) < SPIN,
+        };
+        if spin || left.is_zero() {
+            std::hint::spin_loop();
+            return Ok(());
+        }
+        // To be woken takes longer than the pause between two frames at a rate.
+        if self.interrupts && left > MOMENT {
+            match send.wait(left) {
+                Err(SendError::Nic(NicError::Bus(BusError::NoInterrupt { .. }))) if self.wait == Wait::Adaptive => self.interrupts = false,
+                other => return other.map(drop),
+            }
+        }
+        std::thread::sleep(left.min(NAP));
+        Ok(())
     }
 }

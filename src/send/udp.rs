@@ -243,6 +243,14 @@ impl<'p> UdpSend<'p> {
         Ok(self.port.nic.tx(0).check(now)?)
     }
 
+    /// Sleeps until the device has something for us, at most `timeout`. Returns whether it has.
+    ///
+    /// # Errors
+    /// What the NIC says; [`hal::BusError::NoInterrupt`] when it cannot wake us.
+    pub fn wait(&mut self, timeout: Duration) -> Result<bool, SendError> {
+        Ok(self.port.nic.wait(timeout)?)
+    }
+
     /// The report, once a step was [`Step::Done`].
     pub fn finish(&mut self, now: Duration) -> Report {
         if self.report.stopped == Stop::Running {

@@ -28,11 +28,13 @@ use std::time::{Duration, Instant};
 
 use hal::pool::PoolMapping;
 use hal::{
-    BusDevice, Capabilities, DmaSpace, Link, MacAddress, Nic, NicError, OffloadFlags, PciIdentity, Registers, RxFilter, RxQueue,
-    Statistics, TxQueue,
+    BusDevice, Capabilities, DmaSpace, Interrupt, Link, MacAddress, Nic, NicError, OffloadFlags, PciIdentity, Registers, RxFilter, RxQueue,
+    Statistics, TxQueue, barrier,
 };
 
-use registers::{Control, EepromRead, ReceiveChecksum, ReceiveControl, Status, TIPG_COPPER, TransmitControl, VLAN_ETHER_TYPE, offset};
+use registers::{
+    Causes, Control, EepromRead, ReceiveChecksum, ReceiveControl, Status, TIPG_COPPER, TransmitControl, VLAN_ETHER_TYPE, offset,
+};
 use rx::RxRing;
 use tx::TxRing;
 
@@ -103,6 +105,8 @@ pub struct E1000 {
     mac: MacAddress,
     config: E1000Config,
     statistics: Statistics,
+    /// Taken from the bus with the first wait.
+    interrupt: Option<Box<dyn Interrupt>>,
     /// Last, so that the device is closed after the rings were taken from it.
     device: Box<dyn BusDevice>,
 }
@@ -138,8 +142,11 @@ impl E1000 {
         let space = device.dma();
         let tx = TxRing::new(&space, &registers, config.tx_descriptors, config.max_frame(), config.vlan)?;
         let rx = RxRing::new(&space, &registers, config.rx_descriptors)?;
-        let mut nic = Self { registers, tx, rx, space, mac, config, statistics: Statistics::default(), device };
+        let mut nic = Self { registers, tx, rx, space, mac, config, statistics: Statistics::default(), interrupt: None, device };
         nic.program()?;
+        // A reset need not clear what an earlier user's packets have counted.
+        nic.statistics()?;
+        nic.statistics = Statistics::default();
         Ok(nic)
     }
 
@@ -326,6 +333,23 @@ impl Nic for E1000 {
 
     fn split(&mut self) -> (Vec<&mut dyn TxQueue>, Vec<&mut dyn RxQueue>) {
         (vec![&mut self.tx], vec![&mut self.rx])
+    }
+
+    fn wait(&mut self, timeout: Duration) -> Result<bool, NicError> {
+        let interrupt = match &mut self.interrupt {
+            Some(interrupt) => interrupt,
+            none => none.insert(self.device.interrupt(0)?),
+        };
+        // Old causes go first, so that only what is new interrupts; what happened until the mask is set is in the rings.
+        self.registers.read::<u32>(offset::ICR)?;
+        let causes = Causes::TXDW | Causes::LSC | Causes::RXDMT0 | Causes::RXO | Causes::RXT0;
+        self.registers.write::<u32>(offset::IMS, causes.bits())?;
+        barrier::full();
+        let came = self.tx.is_done() || self.rx.is_done() || interrupt.wait(timeout)?;
+        self.registers.write::<u32>(offset::IMC, u32::MAX)?;
+        // Reading lowers the line.
+        self.registers.read::<u32>(offset::ICR)?;
+        Ok(came)
     }
 
     fn reset(&mut self) -> Result<u64, NicError> {

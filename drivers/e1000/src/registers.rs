@@ -12,6 +12,10 @@ pub mod offset {
     pub const EERD: u64 = 0x0014;
     /// VLAN Ethernet type.
     pub const VET: u64 = 0x0038;
+    /// Interrupt cause; clears when read.
+    pub const ICR: u64 = 0x00c0;
+    /// Interrupt mask set.
+    pub const IMS: u64 = 0x00d0;
     /// Interrupt mask clear.
     pub const IMC: u64 = 0x00d8;
     /// Receive control.
@@ -162,6 +166,21 @@ bitflags! {
         const CT_15 = 0x0f << 4;
         /// Collision distance 64 (full duplex).
         const COLD_64 = 0x40 << 12;
+    }
+
+    /// Interrupt causes (13.4.17).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Causes: u32 {
+        /// A transmit descriptor was written back.
+        const TXDW = 1 << 0;
+        /// The link changed.
+        const LSC = 1 << 2;
+        /// Receive buffers run short.
+        const RXDMT0 = 1 << 4;
+        /// The receive FIFO overran.
+        const RXO = 1 << 6;
+        /// Something was received.
+        const RXT0 = 1 << 7;
     }
 
     /// Receive checksum control (13.4.31).

@@ -80,6 +80,11 @@ impl RxRing {
         (self.head, self.tail) = (0, 0);
     }
 
+    /// Whether the device has filled a buffer that was not taken yet.
+    pub fn is_done(&self) -> bool {
+        !self.posted.is_empty() && RxStatus::from_bits_retain(self.ring.read_byte(self.head, STATUS_BYTE)).contains(RxStatus::DD)
+    }
+
     pub fn attach_pool(&mut self, pool: PoolMapping) -> Result<(), NicError> {
         if self.addresses.attach(pool) { Ok(()) } else { Err(NicError::ForeignSpace) }
     }

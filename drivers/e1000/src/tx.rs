@@ -14,7 +14,7 @@ use hal::{
 
 use crate::context::{Contexts, SHORTEST};
 use crate::descriptor::{self, MAX_DATA};
-use crate::registers::{TXDCTL_AT_ONCE, offset};
+use crate::registers::{Status, TXDCTL_AT_ONCE, offset};
 
 /// The transmit queue of an 82540EM.
 pub struct TxRing {
@@ -122,6 +122,13 @@ impl TxRing {
         (self.tail, self.free) = (0, self.ring.len() - 1);
         self.watch = Watch::default();
         lost
+    }
+
+    /// Whether the device is done with the oldest burst that was not reaped yet.
+    #[inline(always)]
+    pub fn is_done(&self) -> bool {
+        let done = |batch: &Batch| self.ring.read_byte(batch.reporter, descriptor::STATUS_BYTE) & descriptor::TX_DONE != 0;
+        self.batches.front().is_some_and(done)
     }
 
     pub fn attach_pool(&mut self, pool: PoolMapping) -> Result<(), NicError> {
@@ -287,8 +294,7 @@ impl TxQueue for TxRing {
 
     fn reap(&mut self) -> Result<usize, NicError> {
         let mut frames = 0;
-        while let Some(batch) = self.batches.front()
-            && self.ring.read_byte(batch.reporter, descriptor::STATUS_BYTE) & descriptor::TX_DONE != 0
+        while self.is_done()
             && let Some(mut batch) = self.batches.pop_front()
         {
             barrier::read();
@@ -305,7 +311,8 @@ impl TxQueue for TxRing {
     }
 
     fn check(&mut self, now: Duration) -> Result<(), NicError> {
-        if self.registers.read::<u32>(offset::STATUS)? == u32::MAX {
+        let status = self.registers.read::<u32>(offset::STATUS)?;
+        if status == u32::MAX {
             return Err(NicError::Vanished { register: "STATUS" });
         }
         let since = match self.watch.since {
@@ -319,6 +326,9 @@ impl TxQueue for TxRing {
         let stood = now.saturating_sub(since);
         if stood < HANG {
             return Ok(());
+        }
+        if !Status::from_bits_retain(status).contains(Status::LU) {
+            return Err(NicError::LinkDown { outstanding: self.posted - self.completed, stood });
         }
         let head = self.registers.read::<u32>(offset::TDH)?;
         Err(NicError::Hang { outstanding: self.posted - self.completed, stood, head, tail: self.tail.into() })

@@ -69,6 +69,13 @@ pub trait Nic: Send {
     /// All transmit and receive queues, to be used on threads of their own.
     fn split(&mut self) -> (Vec<&mut dyn TxQueue>, Vec<&mut dyn RxQueue>);
 
+    /// Sleeps until the device has completed or received something, at most `timeout`. Returns whether it has. What happens between the caller's
+    /// last look at the queues and this call counts: no wake-up is lost.
+    ///
+    /// # Errors
+    /// [`BusError::NoInterrupt`] when the device's interrupt cannot be had here; poll then.
+    fn wait(&mut self, timeout: Duration) -> Result<bool, NicError>;
+
     /// Resets and starts the device again, with the same filters: after a hang, a link that dropped, a protocol error. Returns how many posted
     /// frames were lost. All buffers are back afterwards.
     ///
@@ -102,7 +109,7 @@ pub trait TxQueue: Send {
     /// Called now and then while waiting, not for each burst.
     ///
     /// # Errors
-    /// [`NicError::Hang`] then; [`NicError::Vanished`] when the device is no longer there. [`Nic::reset`] is the way on.
+    /// [`NicError::Hang`] then, or [`NicError::LinkDown`]; [`NicError::Vanished`] when the device is no longer there. [`Nic::reset`] is the way on.
     fn check(&mut self, now: Duration) -> Result<(), NicError>;
 
     /// The counters of posted and completed frames.
@@ -278,6 +285,16 @@ pub enum NicError {
     /// The device wrote something that it must not write; its queue is stopped.
     #[error("the device broke the protocol: {0}; reset it")]
     Protocol(String),
+    /// Frames wait for a link.
+    #[error(
+        "the link is down: {outstanding} frames have waited for {stood:?}; plug the cable in, or switch the other end on, and send again"
+    )]
+    LinkDown {
+        /// frames that wait
+        outstanding: u64,
+        /// for how long
+        stood: Duration,
+    },
     /// The transmit unit stands still.
     #[error("the transmit queue hangs: {outstanding} frames posted and none completed for {stood:?} (TDH {head}, TDT {tail}); reset it")]
     Hang {

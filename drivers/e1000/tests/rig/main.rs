@@ -297,3 +297,33 @@ fn the_device_counts_the_ipv6_header_into_the_payload_length_of_a_segment() {
         assert!(check(&segment).is_err());
     }
 }
+
+/// The far end sends single frames after pauses of 0 to 3 ms; the receiver sleeps on the interrupt and never needs its time-out.
+#[test]
+fn no_wake_up_is_lost_by_single_frames_at_random_intervals() {
+    const FRAMES: usize = 300;
+    let mut bench = Bench::with(E1000Config::default());
+    bench.nic.rx(0).refill(&mut bench.pool).unwrap();
+    let frame = plain(STATION, 1, 60);
+    let (wire, nic, pool) = (&bench.wire, &mut bench.nic, &mut bench.pool);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut state = 0x9e37_79b9_u32;
+            for _ in 0..FRAMES {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                std::thread::sleep(Duration::from_micros(u64::from(state >> 20) * 3 / 4));
+                wire.send(&frame).unwrap();
+            }
+        });
+        let mut burst = RxBurst::default();
+        let mut received = 0;
+        while received < FRAMES {
+            assert!(nic.wait(PATIENCE).unwrap(), "asleep with {received} of {FRAMES} frames received");
+            received += nic.rx(0).receive(&mut burst, usize::MAX).unwrap();
+            burst.clear();
+            nic.rx(0).refill(pool).unwrap();
+        }
+        assert_eq!(received, FRAMES);
+        assert!(!nic.wait(Duration::ZERO).unwrap(), "nothing more comes");
+    });
+}
