@@ -105,12 +105,18 @@ fn impossible_quantities_are_refused_with_what_to_write() {
         ("--source-port 0", "1..=65535"),
         ("--vlan 4095", "1..=4094"),
         ("--mtu 65536", "65535"),
-        ("--station 52:54:00", "52:54:00"),
         ("--stability hope", "lease"),
         ("--framing json", "offset"),
     ] {
         wrong("sim:e1000", TO, &format!("{SLIRP} {options}"), 2, &[says]);
     }
+    wrong("sim:e1000", TO, "--ip 10.0.2.15/24 --station 52:54:00", 2, &["52:54:00", "six hexadecimal bytes"]);
+}
+
+#[test]
+fn a_pci_device_that_is_not_there_is_named() {
+    wrong("pci:0fff:1f:1f.7", TO, SLIRP, 1, &["there is no PCI device 0fff:1f:1f.7", "pagewire nics"]);
+    wrong("pci:eth0", TO, SLIRP, 2, &["\"eth0\" is not a PCI address"]);
 }
 
 #[test]
@@ -152,7 +158,7 @@ fn a_gateway_that_does_not_answer_arp_is_named_and_not_the_target() {
 #[test]
 fn what_is_not_there_yet_says_so() {
     wrong("sim:e1000", "tcp://10.0.2.2:80", SLIRP, 1, &["tcp:// is not supported yet"]);
-    wrong("pci:0000:00:03.0", TO, SLIRP, 2, &["VFIO", "not supported yet"]);
+    wrong("vhost-user:/tmp/socket", TO, SLIRP, 2, &["vhost-user is not supported yet"]);
     wrong("sim:e1000e", TO, SLIRP, 2, &["no driver for e1000e yet"]);
 }
 

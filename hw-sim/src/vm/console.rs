@@ -75,6 +75,7 @@ pub(crate) fn talk(ports: Ports, streams: &mut Streams<'_>, limits: &Limits<'_>)
         if let Some(code) = over {
             // Not before the start, whatever the guest says.
             let ready = talk.ready.unwrap_or_else(Instant::now);
+            tracing::debug!("the guest's console: {}", talk.last_lines());
             return Ok(Finish { code, ready });
         }
         talk.input.forward();

@@ -1,5 +1,6 @@
 #!/bin/busybox sh
-# The guest's first process. Finds in /parameters what the host has decided: MODULES in the order of loading, NICS, STDIN.
+# The guest's first process. Finds in /parameters what the host has decided: VFIO_MODULES and VIRTIO_MODULES in
+# the order of loading, NICS, and STDIN: whether the command gets any.
 # ttyS0 is the kernel's console, ttyS1 and ttyS2 the command's standard output and error, ttyS3 tells the host how far things are.
 b=/bin/busybox
 
@@ -64,10 +65,22 @@ cover /tmp
 cover /run
 $b ip link set lo up
 
+input=/dev/null
+if [ "$STDIN" = yes ]; then
+    # The driver makes the port's file when QEMU has told it of the port.
+    for wait in $($b seq 100); do
+        set -- /dev/vport*p1
+        [ -c "$1" ] && break
+        $b usleep 50000
+    done
+    [ -c "$1" ] || fail "the port for standard input is missing: this kernel needs the module virtio_console"
+    input=$1
+fi
+
 # Held open, so that the end of the command is not the last close: that would discard what the host has not taken after 30 s.
 exec 7>/dev/ttyS1 8>/dev/ttyS2
 echo ready >/dev/ttyS3
-$b chroot /root /bin/busybox sh /command <"$STDIN" >&7 2>&8 7>&- 8>&-
+$b chroot /root /bin/busybox sh /command <"$input" >&7 2>&8 7>&- 8>&-
 code=$?
 # stty waits until the host has taken everything.
 $b stty raw -echo <&7

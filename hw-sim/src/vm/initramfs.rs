@@ -23,8 +23,8 @@ pub(crate) struct Contents<'c> {
     pub(crate) virtio: &'c [Module],
     /// The NICs' addresses.
     pub(crate) nics: &'c [String],
-    /// What the command's standard input is.
-    pub(crate) stdin: &'c str,
+    /// Whether the command gets a standard input.
+    pub(crate) stdin: bool,
 }
 
 impl Contents<'_> {
@@ -48,7 +48,7 @@ impl Contents<'_> {
 
     fn parameters(&self) -> String {
         let names = |modules: &[Module]| modules.iter().map(|module| module.name).collect::<Vec<_>>().join(" ");
-        let (vfio, virtio, nics, stdin) = (names(self.vfio), names(self.virtio), self.nics.join(" "), self.stdin);
+        let (vfio, virtio, nics, stdin) = (names(self.vfio), names(self.virtio), self.nics.join(" "), if self.stdin { "yes" } else { "no" });
         format!("VFIO_MODULES='{vfio}'\nVIRTIO_MODULES='{virtio}'\nNICS='{nics}'\nSTDIN='{stdin}'\n")
     }
 }
@@ -64,8 +64,8 @@ mod tests {
         let busybox = directory.path().join("busybox");
         std::fs::write(&busybox, "b").unwrap();
         let (vfio, virtio, nics) = ([module("vfio"), module("vfio-pci")], [module("virtio")], ["0000:00:02.0".to_owned()]);
-        let contents = Contents { busybox: &busybox, vfio: &vfio, virtio: &virtio, nics: &nics, stdin: "/dev/null" };
-        let expected = "VFIO_MODULES='vfio vfio-pci'\nVIRTIO_MODULES='virtio'\nNICS='0000:00:02.0'\nSTDIN='/dev/null'\n";
+        let contents = Contents { busybox: &busybox, vfio: &vfio, virtio: &virtio, nics: &nics, stdin: false };
+        let expected = "VFIO_MODULES='vfio vfio-pci'\nVIRTIO_MODULES='virtio'\nNICS='0000:00:02.0'\nSTDIN='no'\n";
         assert_eq!(contents.parameters(), expected);
         let mut archive = Vec::new();
         contents.write(&mut archive).unwrap();

@@ -55,6 +55,13 @@ impl Tree {
         fs::write(place, content).map_err(told(path))
     }
 
+    /// Puts a file of this machine under another path.
+    pub(crate) fn copy(&mut self, from: &Path, path: &Path) -> Result<(), TreeError> {
+        let Some(place) = self.place(path).map_err(told(path))? else { return Ok(()) };
+        let real = from.canonicalize().map_err(told(from))?;
+        self.file(&real, &place).map_err(told(from))
+    }
+
     /// Makes a symbolic link.
     pub(crate) fn link(&mut self, path: &Path, target: &Path) -> Result<(), TreeError> {
         let Some(place) = self.place(path).map_err(told(path))? else { return Ok(()) };
