@@ -8,6 +8,7 @@ mod progress;
 mod receive;
 mod send;
 mod table;
+mod vm;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ enum Command {
     Unbind(bind::Unbind),
     Demo(demo::Demo),
     Bench(bench::Bench),
+    Vm(vm::Vm),
 }
 
 /// A failure that is told in one sentence and the remedy.
@@ -50,6 +52,8 @@ enum Outcome {
     Failed,
     /// The user ended it.
     Interrupted,
+    /// As a command that it ran.
+    Code(u8),
 }
 
 /// Runs the command that the arguments name. 0: done; 1: failed; 2: the arguments are wrong; 130: interrupted.
@@ -66,11 +70,13 @@ pub fn main() -> ExitCode {
         Command::Unbind(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Vm(command) => command.run(),
     };
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         Ok(Outcome::Interrupted) => ExitCode::from(130),
+        Ok(Outcome::Code(code)) => ExitCode::from(code),
         Err(failure) => {
             let _ = writeln!(io::stderr(), "pagewire: {failure}");
             ExitCode::FAILURE

@@ -120,6 +120,9 @@ impl WindowCache {
         if self.current == Some((key, last)) {
             return Ok(());
         }
+        // A neighbour that the last burst has reached already is no hit.
+        let before = self.current;
+        let known = |place: u64| before.is_some_and(|(from, to)| from.file == key.file && (from.start..=to).contains(&place));
         self.release();
         self.clock += 1;
         let (mut place, mut hits) = (first, 0);
@@ -129,7 +132,7 @@ impl WindowCache {
                 Some(window) => {
                     window.last_use = self.clock;
                     window.state = State::InUse;
-                    hits += 1;
+                    hits += u64::from(!known(place));
                 }
                 None => self.map(file, key)?,
             }

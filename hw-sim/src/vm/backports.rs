@@ -42,7 +42,9 @@ pub(crate) fn apt(system: &Apt, package: &str, cache: &Path) -> Result<Apt, Pack
         options.extend(["-o".into(), option]);
     }
     // apt's own user cannot write to this user's cache. A missing file of a mirror is an error, not a warning.
-    options.extend(["-o", "APT::Sandbox::User=root", "-o", "APT::Update::Error-Mode=any", "-o", "Acquire::Languages=none"].map(OsString::from));
+    options.extend(
+        ["-o", "APT::Sandbox::User=root", "-o", "APT::Update::Error-Mode=any", "-o", "Acquire::Languages=none"].map(OsString::from),
+    );
     let apt = Apt { what: system.what, remedy: system.remedy, options };
     tracing::warn!("fetching the lists of {suite}-backports into {}, once", cache.display());
     apt.update(package)?;

@@ -32,7 +32,9 @@ pub enum DiskError {
         source: io::Error,
     },
     /// mke2fs failed.
-    #[error("the guest's disk cannot be made: mke2fs -d failed ({status}): {output}\nif it has no room, set TMPDIR to a directory with more")]
+    #[error(
+        "the guest's disk cannot be made: mke2fs -d failed ({status}): {output}\nif it has no room, set TMPDIR to a directory with more"
+    )]
     Mke2fs {
         /// how it ended
         status: String,

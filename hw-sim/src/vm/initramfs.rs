@@ -48,7 +48,8 @@ impl Contents<'_> {
 
     fn parameters(&self) -> String {
         let names = |modules: &[Module]| modules.iter().map(|module| module.name).collect::<Vec<_>>().join(" ");
-        let (vfio, virtio, nics, stdin) = (names(self.vfio), names(self.virtio), self.nics.join(" "), if self.stdin { "yes" } else { "no" });
+        let (vfio, virtio, nics, stdin) =
+            (names(self.vfio), names(self.virtio), self.nics.join(" "), if self.stdin { "yes" } else { "no" });
         format!("VFIO_MODULES='{vfio}'\nVIRTIO_MODULES='{virtio}'\nNICS='{nics}'\nSTDIN='{stdin}'\n")
     }
 }
@@ -75,6 +76,9 @@ mod tests {
             names.push(reader.entry().name().to_owned());
             reader = cpio::newc::Reader::new(reader.finish().unwrap()).unwrap();
         }
-        assert_eq!(&names[DIRECTORIES.len()..], ["init", "parameters", "bin/busybox", "modules/vfio.ko", "modules/vfio-pci.ko", "modules/virtio.ko"]);
+        assert_eq!(
+            &names[DIRECTORIES.len()..],
+            ["init", "parameters", "bin/busybox", "modules/vfio.ko", "modules/vfio-pci.ko", "modules/virtio.ko"]
+        );
     }
 }

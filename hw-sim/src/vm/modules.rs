@@ -18,7 +18,9 @@ const ENDINGS: [(&str, &str); 4] = [(".ko", ""), (".ko.xz", "xz"), (".ko.gz", "g
 #[derive(Debug, thiserror::Error)]
 pub enum ModuleError {
     /// The directory cannot be read.
-    #[error("the modules in {path} cannot be read: {source}; --modules takes the directory of the kernel's version, as /lib/modules/VERSION")]
+    #[error(
+        "the modules in {path} cannot be read: {source}; --modules takes the directory of the kernel's version, as /lib/modules/VERSION"
+    )]
     Unreadable {
         /// the directory or file
         path: PathBuf,

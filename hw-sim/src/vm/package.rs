@@ -156,7 +156,13 @@ impl Apt {
     }
 
     /// Runs one of apt's programs in `directory`; what it wrote.
-    pub(crate) fn run(&self, program: &'static str, arguments: &[&OsStr], package: &str, directory: Option<&Path>) -> Result<String, PackageError> {
+    pub(crate) fn run(
+        &self,
+        program: &'static str,
+        arguments: &[&OsStr],
+        package: &str,
+        directory: Option<&Path>,
+    ) -> Result<String, PackageError> {
         let path = install::find(program).ok_or_else(|| PackageError::NotDebian {
             what: self.what,
             package: package.to_owned(),

@@ -80,7 +80,8 @@ fn interpreter(start: &[u8]) -> Option<PathBuf> {
 /// The shared libraries of the program or library `path`, with the dynamic loader; none when it is static.
 pub(crate) fn libraries(path: &Path) -> Result<Vec<PathBuf>, ProgramError> {
     let failed = |reason: String| ProgramError::Libraries { path: path.to_owned(), reason };
-    let output = Command::new("ldd").arg(path).env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(|error| failed(error.to_string()))?;
+    let output =
+        Command::new("ldd").arg(path).env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(|error| failed(error.to_string()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         let reason = String::from_utf8_lossy(&output.stderr);

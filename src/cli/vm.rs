@@ -1,0 +1,116 @@
+//! `pagewire vm`: a command in a guest with an IOMMU and VFIO.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory};
+use hw_sim::vm::{self, Kernel, Streams, VmConfig, VmError, VmNic};
+use pagewire::device::{BusAddress, DeviceAddress};
+use pagewire::net::Size;
+
+use super::{Cli, Failure, Outcome, stop_flag};
+
+/// Run a command in a guest that has NICs behind an IOMMU, through the kernel's VFIO; no root, no KVM
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+    pagewire vm -- nics
+    pagewire receive udp://127.0.0.1:9000 -o copy.bin &
+    pagewire vm -- send film.mkv --nic pci:0000:00:02.0 --to udp://10.0.2.2:9000 --ip 10.0.2.15/24
+    pagewire vm --icount -- bench tx --nic pci:0000:00:02.0 --size 64 --seconds 1
+    pagewire vm -- sh
+
+COMMAND is a pagewire command or any other program. The first NIC is at 0000:00:02.0, the next at 03.0, and so on. The files that
+COMMAND names and every --share are there under the same absolute path, as copies on ext4. Debian's cloud kernel is downloaded once.
+
+The exit status is the command's.")]
+pub struct Vm {
+    /// A NIC for the guest: e1000[,wire=user|dgram:LOCAL:REMOTE|tap:NAME][,hostfwd=...][,pcap=FILE][,mac=MAC]; one e1000 without
+    #[arg(long = "nic", value_name = "MODEL", value_parser = nic)]
+    nics: Vec<DeviceAddress>,
+
+    /// Another kernel: `backports` (the suite's newest), or a bzImage with --modules
+    #[arg(long)]
+    kernel: Option<PathBuf>,
+
+    /// The modules of --kernel: /lib/modules/VERSION
+    #[arg(long, value_name = "DIRECTORY", requires = "kernel")]
+    modules: Option<PathBuf>,
+
+    /// A file or directory that the guest has under the same path
+    #[arg(long = "share", value_name = "PATH")]
+    shares: Vec<PathBuf>,
+
+    /// The guest's clock counts instructions: times in it are instruction counts, the same on every run
+    #[arg(long)]
+    icount: bool,
+
+    /// The guest's memory
+    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
+    memory: Size,
+
+    /// How long it may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+fn nic(text: &str) -> Result<DeviceAddress, String> {
+    let text = if text.starts_with("sim:") { text.to_owned() } else { format!("sim:{text}") };
+    text.parse().map_err(|error: pagewire::device::ParseDeviceError| error.to_string())
+}
+
+impl Vm {
+    pub fn run(self) -> Result<Outcome, Failure> {
+        let stop = stop_flag()?;
+        let mut command = self.command;
+        let own = command.first().and_then(|word| word.to_str()).is_some_and(|word| Cli::command().find_subcommand(word).is_some());
+        if own {
+            command.insert(0, std::env::current_exe()?.into_os_string());
+        }
+        let kernel = match (self.kernel, self.modules) {
+            (None, _) => Kernel::Debian,
+            (Some(kernel), None) if kernel == *"backports" => Kernel::Backports,
+            (Some(kernel), Some(modules)) => Kernel::Files { kernel, modules },
+            (Some(_), None) => return Err("--kernel FILE needs --modules DIRECTORY (or say --kernel backports)".into()),
+        };
+        let mut nics: Vec<VmNic> = self.nics.into_iter().filter_map(guest_nic).collect();
+        if nics.is_empty() {
+            nics.push(VmNic::new(hw_sim::rig::Model::E1000));
+        }
+        let config = VmConfig {
+            nics,
+            kernel,
+            icount: self.icount,
+            memory_mib: u32::try_from(self.memory.bytes() >> 20).map_err(|_| "--memory: more than any guest takes")?,
+            shares: self.shares,
+            timeout: Duration::from_secs(self.timeout),
+            ..VmConfig::new(command)
+        };
+        let (stdin, mut stdout, mut stderr) = (io::stdin(), io::stdout(), io::stderr());
+        // A terminal only for a shell: other commands would eat what is typed ahead.
+        let wanted = !stdin.is_terminal() || config.command.first().is_some_and(|program| program == "sh");
+        let mut streams = Streams { stdin: wanted.then(|| stdin.as_fd()), stdout: &mut stdout, stderr: &mut stderr };
+        match vm::run(config, &mut streams, &stop) {
+            Ok(exit) => Ok(Outcome::Code(exit.code.clamp(0, 255) as u8)),
+            Err(VmError::Stopped) => Ok(Outcome::Interrupted),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn guest_nic(address: DeviceAddress) -> Option<VmNic> {
+    match address.bus {
+        BusAddress::Simulated(simulated) => {
+            let rig = simulated.rig();
+            Some(VmNic { model: rig.model, wire: rig.wire, pcap: rig.pcap, mac: rig.mac })
+        }
+        BusAddress::Pci(_) => None,
+    }
+}
