@@ -101,7 +101,7 @@ fn a_command_finds_its_nic_its_files_and_its_streams() {
         echo == device; cat /sys/bus/pci/devices/0000:00:02.0/device
         group=$(basename $(readlink /sys/bus/pci/devices/0000:00:02.0/iommu_group))
         echo == group; ls /sys/kernel/iommu_groups/$group/devices; [ -c /dev/vfio/$group ] && echo there
-        echo == log; head -c 60000 /dev/kmsg | grep -c 'DMAR: Intel(R) Virtualization Technology for Directed I/O'
+        echo == log; [ -r /dev/kmsg ] && dmesg | grep -c 'DMAR: Intel(R) Virtualization Technology for Directed I/O'
         echo == hash; sha256sum <"$1/file"
         echo == type; stat -f -c %T "$1/file" /tmp /run /dev/shm
         echo == directory; pwd
@@ -192,7 +192,7 @@ fn the_guest_looks_around() {
     for turns in [100_000u64, 200_000] {
         let times = (0..5).map(|_| {
             let start = Instant::now();
-            (0..turns).for_each(|turn| drop(std::hint::black_box(turn)));
+            assert_eq!((0..turns).map(std::hint::black_box).filter(|turn| *turn > turns).count(), 0);
             start.elapsed().as_nanos()
         });
         println!("{}", times.min().unwrap());
@@ -360,7 +360,8 @@ fn what_cannot_be_run_is_told_before_anything_boots() {
     assert!(told(missing).contains("/no/such/file"));
     let kernel = Kernel::Files { kernel: "/no/kernel".into(), modules: "/no/modules".into() };
     assert!(told(VmConfig { kernel, ..VmConfig::new(["true"]) }).contains("/no/modules"));
-    let nic = VmNic { wire: WireConfig::Tap { name: "no-such-tap".into() }, ..VmNic::new(Model::E1000) };
-    let error = told(VmConfig { nics: vec![nic], ..VmConfig::new(["true"]) });
-    assert!(error.contains("the guest did not start") && error.contains("ip tuntap add dev no-such-tap"), "{error}");
+    let nic = VmNic { wire: WireConfig::Tap { name: "a/b".into() }, ..VmNic::new(Model::E1000) };
+    assert!(told(VmConfig { nics: vec![nic], ..VmConfig::new(["true"]) }).contains("not the name of a network interface"));
+    let memory = told(VmConfig { memory_mib: 0, ..VmConfig::new(["true"]) });
+    assert!(memory.contains("the guest did not start: QEMU ended"), "{memory}");
 }

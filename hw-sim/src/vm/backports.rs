@@ -7,17 +7,21 @@ use std::path::Path;
 
 use super::package::{Apt, PackageError, unusable};
 
-/// The suite's name in `/etc/os-release`.
+/// What has the suite's name.
 const OS_RELEASE: &str = "/etc/os-release";
+
+/// The keys of Debian's archive, in the order of preference; apt does not say which ones it uses for a source.
+const KEYRINGS: [&str; 2] = ["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
 
 /// An apt that knows nothing but the backports of the running Debian, with fresh lists in `cache`.
 pub(crate) fn apt(system: &Apt, package: &str, cache: &Path) -> Result<Apt, PackageError> {
     let unknown = |remedy: &str| PackageError::Unknown { what: system.what, package: package.to_owned(), remedy: remedy.to_owned() };
     let release = fs::read_to_string(OS_RELEASE).unwrap_or_default();
     let suite = codename(&release).ok_or_else(|| unknown("the running Debian has no name in /etc/os-release"))?;
-    let format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)";
+    let format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)";
     let targets = system.run("apt-get", &["indextargets".as_ref(), "--format".as_ref(), format.as_ref()], package, None)?;
-    let source = source(&targets, &suite).ok_or_else(|| unknown("apt's sources have no component main of the running Debian"))?;
+    let keyring = KEYRINGS.into_iter().find(|keyring| Path::new(keyring).exists());
+    let source = source(&targets, &suite, keyring).ok_or_else(|| unknown("apt's sources have no component main of the running Debian"))?;
 
     let list = cache.join("sources.list");
     let (lists, archives, status) = (cache.join("lists"), cache.join("archives"), cache.join("status"));
@@ -58,10 +62,10 @@ fn codename(release: &str) -> Option<String> {
 }
 
 /// The source of the backports of `suite`, from apt's index targets.
-fn source(targets: &str, suite: &str) -> Option<String> {
+fn source(targets: &str, suite: &str, keyring: Option<&str>) -> Option<String> {
+    let signed_by = keyring.map(|keyring| format!("[signed-by={keyring}] ")).unwrap_or_default();
     targets.lines().find_map(|line| {
-        let [uri, release, component, key] = line.split('|').collect::<Vec<_>>().try_into().ok()?;
-        let signed_by = if key.is_empty() { String::new() } else { format!("[signed-by={key}] ") };
+        let [uri, release, component] = line.split('|').collect::<Vec<_>>().try_into().ok()?;
         (release == suite && component == "main").then(|| format!("deb {signed_by}{uri} {suite}-backports main\n"))
     })
 }
@@ -71,11 +75,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_source_is_the_systems_own_mirror_with_its_key() {
-        let targets = "http://other.example/x|nodistro|main|/o.gpg\nhttp://m.example/debian|book|contrib|\nhttp://m.example/debian|book|main|/k.gpg\n";
-        assert_eq!(source(targets, "book").unwrap(), "deb [signed-by=/k.gpg] http://m.example/debian book-backports main\n");
-        assert_eq!(source("http://m.example/debian|book|main|\n", "book").unwrap(), "deb http://m.example/debian book-backports main\n");
-        assert_eq!(source(targets, "worm"), None);
+    fn the_source_is_the_systems_own_mirror() {
+        let targets = "http://other.example/x|nodistro|main\nhttp://m.example/debian|book|contrib\nhttp://m.example/debian|book|main\n";
+        assert_eq!(source(targets, "book", None).unwrap(), "deb http://m.example/debian book-backports main\n");
+        assert_eq!(source(targets, "book", Some("/k")).unwrap(), "deb [signed-by=/k] http://m.example/debian book-backports main\n");
+        assert_eq!(source(targets, "worm", None), None);
     }
 
     #[test]

@@ -1,0 +1,105 @@
+//! `pagewire send` over the kernel's VFIO, in a guest: whole files arrive and nothing is copied, on every way of waiting. One guest a kernel.
+
+#[allow(dead_code, reason = "every test program uses a part of it")]
+#[path = "../src/guest.rs"]
+mod guest;
+
+use std::time::Instant;
+
+use guest::{ADDRESS, Guest, Kernel, NIC};
+use pagewire_tests::content;
+use pagewire_tests::receiver::{Receiver, socket, take, take_rest};
+
+/// Neither is a multiple of the page or of a datagram.
+const LONG: usize = 4_000_003;
+const SHORT: usize = 700_001;
+
+/// `$9` is the target of the interrupted send, whose datagrams the host has seen before the word to interrupt comes.
+const SCRIPT: &str = r#"
+    long=$1 short=$2
+    nic=$3 options="--ip 10.0.2.15/24 --json"
+    cp "$short" /run/short.bin
+    try nics "$pagewire" nics --json
+    try ext4 "$pagewire" send "$long" --nic "$nic" $options --stability lease --to "$4"
+    try tmpfs "$pagewire" send /run/short.bin --nic "$nic" $options --stability lease --to "$5"
+    try irq "$pagewire" send "$short" --nic "$nic" $options --wait irq --to "$6"
+    try poll "$pagewire" send "$short" --nic "$nic" $options --wait poll --to "$7"
+    try budget "$pagewire" send "$long" --nic "$nic" $options --window-budget 256KiB --to "$8"
+    begin interrupted "$pagewire" send "$long" --nic "$nic" $options --wait irq --rate 4Mbit --to "$9"
+    go
+    kill -INT $pid
+    end interrupted
+    shift 9
+    try next "$pagewire" send "$short" --nic "$nic" $options --offset 4097 --to "$1"
+    try dmar sh -c 'dmesg | grep -c "DMAR.*fault"'
+"#;
+
+fn sends(kernel: Kernel) {
+    let directory = content::directory();
+    let (long_path, long) = content::file(directory.path(), LONG);
+    let (short_path, short) = content::file(directory.path(), SHORT);
+    let receiver = |size: usize| Receiver::start(directory.path(), &format!("--size {size} --idle 60"));
+    let (interrupted, interrupted_target) = socket();
+    let wanted = [("ext4", &long[..]), ("tmpfs", &short), ("irq", &short), ("poll", &short), ("budget", &long), ("next", &short[4097..])];
+    let receivers = wanted.map(|(name, sent)| (name, sent, receiver(sent.len())));
+    let mut targets: Vec<String> = receivers.iter().map(|(.., receiver)| receiver.target()).collect();
+    targets.insert(5, interrupted_target);
+
+    let (long_name, short_name) = (long_path.display().to_string(), short_path.display().to_string());
+    let mut arguments = vec![long_name.as_str(), &short_name, NIC];
+    arguments.extend(targets.iter().map(String::as_str));
+    assert!(SCRIPT.contains(ADDRESS));
+    let start = Instant::now();
+    let mut running = Guest::new(kernel).start(SCRIPT, &arguments);
+    // Where the kernel cannot be reached nothing comes, so somebody else waits for it.
+    let under_way = std::thread::spawn(move || {
+        take(&interrupted, 5);
+        interrupted
+    });
+    while !under_way.is_finished() && !running.has_ended() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    if under_way.is_finished() {
+        running.go();
+    }
+    let Some(told) = running.end() else { return };
+    println!("{kernel:?}: {:.1?} in all", start.elapsed());
+
+    let nics = &told.of("nics").with_code(0).output;
+    let nics: serde_json::Value = serde_json::from_str(nics).unwrap_or_else(|error| panic!("{error}: {nics}"));
+    let nic = nics.as_array().and_then(|rows| rows.iter().find(|row| row["address"] == NIC)).unwrap_or_else(|| panic!("no {NIC} in {nics}"));
+    assert_eq!((&nic["driver"], &nic["usable"]), (&"vfio-pci".into(), &true.into()), "{nic}");
+    assert!(nic["iommu_group"].is_u64(), "{nic}");
+
+    for (name, sent, receiver) in receivers {
+        let figures = told.of(name).sent();
+        println!("{name}: {}", figures.0);
+        assert_eq!(figures.number("bytes"), sent.len() as u64);
+        assert_eq!((figures.number("bytes_copied"), figures.number("bytes_gathered")), (0, sent.len() as u64), "{name}: {}", figures.0);
+        assert_eq!(figures.text("stability"), "lease", "{name}");
+        let (received, bytes) = receiver.whole();
+        assert_eq!(received.text("sha256"), content::sha256(sent), "{name}");
+        content::assert_same(&bytes, sent);
+    }
+    let figures = told.of("budget").sent();
+    assert!(figures.0["windows"]["evicted"].as_u64().is_some_and(|evicted| evicted > 0), "a file above the budget: {}", figures.0);
+
+    let figures = told.of("interrupted").figures(130);
+    assert_eq!(figures.text("stopped"), "interrupted");
+    let bytes = figures.number("bytes");
+    assert!(bytes >= 5 * 1472 && bytes < LONG as u64, "{}", figures.0);
+    let interrupted = under_way.join().expect("datagrams");
+    assert!(5 * 1472 + take_rest(&interrupted) <= bytes);
+    // grep's count, and its code for none.
+    assert_eq!((told.of("dmar").output.trim(), told.of("dmar").code), ("0", 1), "no access of the device was refused");
+}
+
+#[test]
+fn files_are_sent_whole_without_a_copy_however_the_nic_is_waited_for_and_ctrl_c_ends_a_send() {
+    sends(Kernel::Debian);
+}
+
+#[test]
+fn the_same_on_the_kernel_of_the_backports_where_it_can_be_reached() {
+    sends(Kernel::Backports);
+}
