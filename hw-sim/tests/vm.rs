@@ -362,6 +362,8 @@ fn what_cannot_be_run_is_told_before_anything_boots() {
     assert!(told(VmConfig { kernel, ..VmConfig::new(["true"]) }).contains("/no/modules"));
     let nic = VmNic { wire: WireConfig::Tap { name: "a/b".into() }, ..VmNic::new(Model::E1000) };
     assert!(told(VmConfig { nics: vec![nic], ..VmConfig::new(["true"]) }).contains("not the name of a network interface"));
-    let memory = told(VmConfig { memory_mib: 0, ..VmConfig::new(["true"]) });
-    assert!(memory.contains("the guest did not start: QEMU ended"), "{memory}");
+    let modules = tempfile::tempdir().unwrap();
+    let kernel = Kernel::Files { kernel: "/no/kernel".into(), modules: modules.path().into() };
+    let error = told(VmConfig { kernel, ..VmConfig::new(["true"]) });
+    assert!(error.contains("the guest did not start: QEMU ended") && error.contains("/no/kernel"), "{error}");
 }

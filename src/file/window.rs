@@ -24,9 +24,11 @@ pub struct WindowCache {
     space: Arc<dyn DmaSpace>,
     limits: DmaLimits,
     budget: u64,
-    /// The range of windows that the last burst was prepared for.
+    /// The first and the last window of the range that was prepared.
     current: Option<(Key, u64)>,
-    windows: HashMap<Key, Window>,
+    /// The windows of that range, which go back to the others when it is released: so a burst finds them without a search.
+    in_use: Vec<Window>,
+    windows: HashMap<Key, Unused>,
     retired: Vec<Retired>,
     /// Bytes that are mapped, retired windows included.
     mapped: u64,
@@ -54,18 +56,16 @@ struct Key {
 /// A range of a file that is mapped.
 #[derive(Debug)]
 struct Window {
-    start: u64,
+    key: Key,
     mapping: Mapping,
-    last_use: u64,
-    state: State,
 }
 
+/// A window that no burst is built from, free as soon as what was posted until then is done.
 #[derive(Debug)]
-enum State {
-    /// In the span of the current burst.
-    InUse,
-    /// Free as soon as what was posted until then is done.
-    Until(Fence),
+struct Unused {
+    mapping: Mapping,
+    last_use: u64,
+    fence: Fence,
 }
 
 #[derive(Debug)]
@@ -89,8 +89,9 @@ impl WindowCache {
     /// A cache for `space` of at most `budget` bytes, or of what the space allows when that is less.
     pub fn new(space: Arc<dyn DmaSpace>, budget: u64) -> Self {
         let limits = space.limits();
-        let (windows, retired, statistics) = Default::default();
-        Self { space, budget: budget.min(limits.bytes), limits, current: None, windows, retired, mapped: 0, clock: 0, statistics }
+        let budget = budget.min(limits.bytes);
+        let (current, in_use, windows, retired, statistics) = Default::default();
+        Self { space, budget, limits, current, in_use, windows, retired, mapped: 0, clock: 0, statistics }
     }
 
     /// How far from the start a file can be mapped: all of it, but for a partial last page where the space cannot take that.
@@ -128,14 +129,14 @@ impl WindowCache {
         let (mut place, mut hits) = (first, 0);
         loop {
             let key = Key { start: place, ..key };
-            match self.windows.get_mut(&key) {
+            let mapping = match self.windows.remove(&key) {
                 Some(window) => {
-                    window.last_use = self.clock;
-                    window.state = State::InUse;
                     hits += u64::from(!known(place));
+                    window.mapping
                 }
                 None => self.map(file, key)?,
-            }
+            };
+            self.in_use.push(Window { key, mapping });
             if place >= last {
                 self.statistics.hits += hits;
                 self.current = Some((Key { start: first, ..key }, last));
@@ -148,9 +149,8 @@ impl WindowCache {
     /// The windows of the last prepared range are no longer in use, but for frames that are posted: the send is over, or goes on elsewhere.
     pub fn release(&mut self) {
         self.current = None;
-        let queues = self.space.queues();
-        for window in self.windows.values_mut().filter(|window| matches!(window.state, State::InUse)) {
-            window.state = State::Until(queues.fence());
+        for Window { key, mapping } in self.in_use.drain(..) {
+            self.windows.insert(key, Unused { mapping, last_use: self.clock, fence: self.space.queues().fence() });
         }
     }
 
@@ -163,7 +163,7 @@ impl WindowCache {
         }
     }
 
-    fn map(&mut self, file: &RegularFile, key: Key) -> Result<(), CacheError> {
+    fn map(&mut self, file: &RegularFile, key: Key) -> Result<Mapping, CacheError> {
         let mappable = self.mappable(file);
         let end = if self.limits.whole_files { mappable } else { mappable.min(key.start + WINDOW) };
         let len = end.saturating_sub(key.start);
@@ -178,14 +178,12 @@ impl WindowCache {
         let mapping = self.space.map_file(file.as_fd(), key.start..end)?;
         self.mapped += mapping.len();
         self.statistics.mapped += 1;
-        self.windows.insert(key, Window { start: key.start, mapping, last_use: self.clock, state: State::InUse });
-        Ok(())
+        Ok(mapping)
     }
 
     /// Gives up the window that was unused for longest.
     fn evict_one(&mut self) -> Result<(), CacheError> {
-        let oldest =
-            self.windows.iter().filter(|(_, window)| matches!(window.state, State::Until(_))).min_by_key(|(_, window)| window.last_use);
+        let oldest = self.windows.iter().min_by_key(|(_, window)| window.last_use);
         let Some(key) = oldest.map(|(key, _)| *key) else {
             return Err(if self.retired.is_empty() {
                 DmaError::Full { len: WINDOW, reason: "the space has no room besides the windows in use".into() }.into()
@@ -201,21 +199,18 @@ impl WindowCache {
     fn retire(&mut self, key: &Key) {
         if let Some(window) = self.windows.remove(key) {
             self.statistics.evicted += 1;
-            let fence = match window.state {
-                State::InUse => self.space.queues().fence(),
-                State::Until(fence) => fence,
-            };
-            self.retired.push(Retired { mapping: window.mapping, fence });
+            self.retired.push(Retired { mapping: window.mapping, fence: window.fence });
         }
     }
 
-    /// The windows of a prepared range.
+    /// The windows of the range that was prepared last.
     ///
-    /// `None` when the range was not prepared.
+    /// `None` when that was another one.
     pub fn span(&self, file: &RegularFile, start: u64, end: u64) -> Option<Span<'_>> {
         let (first, last) = self.places(file, start, end);
-        let window = |start| self.windows.get(&Key { file: *file.identity(), start });
-        Some(Span { first: window(first)?, second: window(last)? })
+        let key = Key { file: *file.identity(), start: first };
+        let prepared = self.current == Some((key, last));
+        if prepared { Some(Span { first: self.in_use.first()?, second: self.in_use.last()? }) } else { None }
     }
 
     /// Gives up all windows of a file, of whatever version: it changed, or its lease is to be given up.
@@ -250,6 +245,7 @@ impl Drop for WindowCache {
     fn drop(&mut self) {
         // A NIC is stopped before its windows go (see `Port`), so every fence has passed. Where one has not, the window stays mapped until
         // the space goes.
+        self.release();
         let keys: Vec<Key> = self.windows.keys().copied().collect();
         for key in keys {
             self.retire(&key);
@@ -270,17 +266,18 @@ impl<'w> Span<'w> {
     /// added: fewer than `len` when the span ends before.
     #[inline]
     pub fn gather(&self, burst: &mut Burst<'w>, offset: u64, len: u32) -> u32 {
-        if let Some(segment) = offset.checked_sub(self.first.start).and_then(|inside| self.first.mapping.segment(inside, len)) {
+        if let Some(segment) = offset.checked_sub(self.first.key.start).and_then(|inside| self.first.mapping.segment(inside, len)) {
             burst.gather(segment);
             return len;
         }
         self.gather_across(burst, offset, len)
     }
 
+    #[cold]
     fn gather_across(&self, burst: &mut Burst<'w>, offset: u64, len: u32) -> u32 {
         let mut done = 0;
         for window in [self.first, self.second] {
-            let Some(inside) = (offset + u64::from(done)).checked_sub(window.start) else { continue };
+            let Some(inside) = (offset + u64::from(done)).checked_sub(window.key.start) else { continue };
             let part = window.mapping.len().saturating_sub(inside).min(u64::from(len - done)) as u32;
             if let Some(segment) = window.mapping.segment(inside, part) {
                 burst.gather(segment);

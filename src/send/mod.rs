@@ -11,6 +11,7 @@
 //! Nothing here reads a clock but [`run()`]: time is an argument, so that everything also runs in virtual time.
 
 pub mod error;
+mod gather;
 pub mod pace;
 pub mod port;
 pub mod report;

@@ -11,8 +11,9 @@ use hal::nic::TxCounters;
 use hal::{Burst, MacAddress, NicError};
 
 use super::error::SendError;
+use super::gather::{Datagrams, GatherError};
 use super::pace::Pacer;
-use super::port::{Port, buffers_of, push_copied};
+use super::port::{Port, push_copied};
 use super::report::{CopyReason, Report, Stop};
 use super::run::Progress;
 use crate::file::source::Available;
@@ -400,43 +401,15 @@ impl<'p> UdpSend<'p> {
             }
         }
         let span = windows.span(file, start, span_end);
-        let mut burst = std::mem::take(&mut self.burst).recycle();
-        let mut position = start;
-        while burst.len() < frames && position < end {
-            let len = payload.min(end - position);
-            let in_windows = if span.is_some() { mapped.saturating_sub(position).min(len) as u32 } else { 0 };
-            let rest = len as usize - in_windows as usize;
-            let mut bounced = None;
-            if rest > 0 {
-                self.block.resize(rest, 0);
-                if let Err(error) = file.read_at(&mut self.block, position + u64::from(in_windows)) {
-                    burst.clear();
-                    return self.cannot_read(error);
-                }
-                bounced = buffers_of(pool, &self.block);
-                if bounced.is_none() {
-                    break;
-                }
+        let datagrams = Datagrams { flow, framing: self.options.framing, file, span, mapped, end };
+        let mut burst: Burst<'_> = std::mem::take(&mut self.burst);
+        match datagrams.push(&mut burst, pool, start, frames, &mut self.block) {
+            Ok(()) => {}
+            Err(GatherError::Unmapped) => return Err(NicError::UnmappedSegment.into()),
+            Err(GatherError::Read(error)) => {
+                burst.clear();
+                return self.cannot_read(error);
             }
-            let Some(mut header) = pool.take() else { break };
-            if len == payload {
-                header.set(flow.full());
-            } else {
-                header.set(&flow.header(len as usize));
-            }
-            if self.options.framing == Framing::Offset {
-                header.write(flow.prefix().start, &position.to_be_bytes());
-            }
-            header.set_len(flow.header_len());
-            burst.push(header, flow.offload());
-            if let Some(span) = &span
-                && in_windows > 0
-                && span.gather(&mut burst, position, in_windows) != in_windows
-            {
-                return Err(NicError::UnmappedSegment.into());
-            }
-            bounced.into_iter().flatten().flatten().for_each(|buffer| burst.gather_buffer(buffer));
-            position += len;
         }
         let built = burst.len();
         let posted = Posted::post(&mut **nic, &mut burst);
@@ -496,7 +469,7 @@ impl<'p> UdpSend<'p> {
     /// Posts what is in the block, as far as there is room.
     fn post_block(&mut self, flow: &UdpFlow, reason: CopyReason) -> Result<usize, SendError> {
         let Port { nic, pool, .. } = &mut *self.port;
-        let mut burst = std::mem::take(&mut self.burst).recycle();
+        let mut burst: Burst<'_> = std::mem::take(&mut self.burst);
         let mut position = self.position;
         for data in self.block.chunks(flow.payload()) {
             let mut header = if data.len() == flow.payload() { *flow.full() } else { flow.header(data.len()) };

@@ -9,12 +9,10 @@ use std::io::{PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pagewire_tests::command::{Figures, Run, pagewire, program, start};
+use pagewire_tests::command::{Figures, Run, SLIRP, pagewire, program, start};
 
 /// The first NIC of every guest.
 pub const NIC: &str = "pci:0000:00:02.0";
-/// Its addresses on QEMU's user network; the NIC asks for the host by ARP, as a user's does.
-pub const ADDRESS: &str = "--ip 10.0.2.15/24";
 
 /// How long a guest may take, from its start to its end.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -27,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// - `go` waits for the host's word, and fails the script when there is none;
 /// - `now` prints the time since the boot in hundredths of a second;
 /// - `sending PID FILE` waits until that process has mapped the file for its NIC: it sends;
-/// - `$pagewire` is the program.
+/// - `$pagewire` is the program, and `$slirp` says what it has to know about QEMU's user network: with the host's Ethernet address, since
+///   QEMU's receiver is deaf for the first second, and so to answers.
 const PRELUDE: &str = r#"
     show() {
         echo "== $1 code $2"
@@ -35,12 +34,12 @@ const PRELUDE: &str = r#"
         echo "== $1 output"; cat "/run/$1.output"
     }
     try() {
-        name=$1; shift
+        local name=$1; shift
         "$@" >"/run/$name.output" 2>"/run/$name.errors" </dev/null
         show "$name" $?
     }
     begin() {
-        name=$1; shift
+        local name=$1; shift
         "$@" >"/run/$name.output" 2>"/run/$name.errors" </dev/null &
         pid=$!
         eval "pid_$name=$pid"
@@ -50,7 +49,7 @@ const PRELUDE: &str = r#"
         show "$1" $?
     }
     say() {
-        name=$1; shift
+        local name=$1; shift
         echo "$@" >"/run/$name.output"
         : >"/run/$name.errors"
         show "$name" 0
@@ -63,10 +62,10 @@ const PRELUDE: &str = r#"
         echo "${up%.*}${up#*.}"
     }
     sending() {
-        for turn in $(seq 1000); do
+        for turn in $(seq 300); do
             grep -qF "$2" "/proc/$1/maps" && return
             [ -d "/proc/$1" ] || return
-            usleep 10000
+            usleep 30000
         done
     }
 "#;
@@ -115,7 +114,7 @@ impl Guest {
     /// When it does not start.
     pub fn start(self, script: &str, arguments: &[&str]) -> Running {
         let (reader, word) = std::io::pipe().expect("a pipe");
-        let script = format!("{PRELUDE}\npagewire={}\n{script}", program().display());
+        let script = format!("{PRELUDE}\npagewire={} slirp='{SLIRP} --json'\n{script}", program().display());
         let mut command = pagewire(["vm"]);
         command.args(self.options).args(["--", "sh", "-c", &script, "script"]).args(arguments).stdin(reader);
         Running { kernel: self.kernel, run: start(command), word }
@@ -161,7 +160,10 @@ impl Running {
         drop(word);
         let ended = run.wait_at_most(PATIENCE);
         // Told by apt's words before anything boots: it could not fetch, or does not know the package.
-        if kernel == Kernel::Backports && ended.status.code() == Some(1) && ended.stderr.contains("the guest's kernel comes from the package") {
+        if kernel == Kernel::Backports
+            && ended.status.code() == Some(1)
+            && ended.stderr.contains("the guest's kernel comes from the package")
+        {
             println!("NOT TESTED on the backports' kernel, which cannot be reached from here: {}", ended.stderr);
             return None;
         }

@@ -104,9 +104,11 @@ fn the_ends_are(told: &Told, directory: &Path) {
 /// The device was told to write: where it may, into a file window, and where nothing is mapped.
 fn isolation(told: &Told) {
     let output = &told.of("trespass").output;
-    for line in
-        ["into writable memory: the frame arrived", "into a file window: the file is unchanged", "where nothing is mapped: the machine is still there"]
-    {
+    for line in [
+        "into writable memory: the frame arrived",
+        "into a file window: the file is unchanged",
+        "where nothing is mapped: the machine is still there",
+    ] {
         assert!(output.contains(line), "{line:?} is not in\n{output}");
     }
     let log = &told.of("log").with_code(0).output;

@@ -50,6 +50,12 @@ impl Usual {
         (self.offload == *offload).then_some(self.template)
     }
 
+    /// The command of such a frame's last descriptor.
+    #[inline(always)]
+    pub fn command(&self) -> Command {
+        descriptor::last_command(self.template)
+    }
+
     /// Whether such a frame may have so many bytes, where the most is `most`.
     #[inline(always)]
     pub fn fits(&self, bytes: u64, most: u32) -> bool {

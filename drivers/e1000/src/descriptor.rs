@@ -77,6 +77,8 @@ impl RxErrors {
     pub const SPOILED: Self = Self::CE.union(Self::SE).union(Self::SEQ).union(Self::CXE).union(Self::RXE);
 }
 
+/// The command byte of a transmit descriptor is its 12th.
+pub const COMMAND_BYTE: usize = 11;
 /// The status byte of any descriptor is its 13th.
 pub const STATUS_BYTE: usize = 12;
 /// The status bit of a transmit descriptor that is done.
@@ -99,10 +101,10 @@ pub fn end_of_packet(high: u64) -> u64 {
     high | u64::from(Command::EOP.bits()) << 24
 }
 
-/// The same, asking for the status.
+/// The command byte of the last descriptor of a packet with this high half or template.
 #[inline(always)]
-pub fn with_report(high: u64) -> u64 {
-    high | u64::from(Command::RS.bits()) << 24
+pub fn last_command(high: u64) -> Command {
+    Command::from_bits_retain((high >> 24) as u8) | Command::EOP
 }
 
 /// What a context descriptor says (3.3.6). Offsets in bytes from the start of the packet.
@@ -175,7 +177,8 @@ mod tests {
         let template = template(Command::IFCS | Command::DEXT, PacketOptions::IXSM | PacketOptions::TXSM, 0xabcd);
         let middle = template | 1500;
         assert_eq!(middle.to_le_bytes(), [0xdc, 0x05, 0x10, 0x22, 0, 3, 0xcd, 0xab]);
-        assert_eq!(with_report(end_of_packet(middle)).to_le_bytes(), [0xdc, 0x05, 0x10, 0x2b, 0, 3, 0xcd, 0xab]);
+        assert_eq!(end_of_packet(middle).to_le_bytes(), [0xdc, 0x05, 0x10, 0x23, 0, 3, 0xcd, 0xab]);
+        assert_eq!((last_command(middle) | Command::RS).bits(), 0x2b);
     }
 
     #[test]

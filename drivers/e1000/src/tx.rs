@@ -13,7 +13,7 @@ use hal::{
 };
 
 use crate::context::{Contexts, SHORTEST};
-use crate::descriptor::{self, MAX_DATA};
+use crate::descriptor::{self, Command, MAX_DATA};
 use crate::registers::{Status, TXDCTL_AT_ONCE, offset};
 
 /// The transmit queue of an 82540EM.
@@ -35,7 +35,8 @@ pub struct TxRing {
     /// One entry a doorbell, oldest first.
     batches: VecDeque<Batch>,
     /// The empty keepers of completed batches, for the next ones.
-    spare: Vec<InFlight>,
+    #[allow(clippy::vec_box)] // they move between here and the batches, for every burst
+    spare: Vec<Box<InFlight>>,
     progress: Arc<Progress>,
     posted: u64,
     completed: u64,
@@ -49,7 +50,7 @@ struct Batch {
     descriptors: u16,
     frames: u32,
     /// The buffers of its frames: they belong to the device.
-    buffers: InFlight,
+    buffers: Box<InFlight>,
 }
 
 /// When the queue last got ahead, for [`TxQueue::check`].
@@ -137,15 +138,12 @@ impl TxRing {
 
     /// Writes frames of the usual kind from descriptor `tail` on, up to the first that is not: their context is there, each segment fits a
     /// descriptor. There is room for all of them. Everything that changes is local, so that it stays in registers.
-    #[inline(never)]
-    fn write_usual(&self, frames: &mut Frames<'_, '_>, run: &mut Run) {
-        let Some(usual) = self.contexts.usual() else { return };
+    #[inline]
+    fn write_usual<'b, 'w>(&self, mut frames: Frames<'b, 'w>, run: &mut Run) -> Frames<'b, 'w> {
+        let Some(usual) = self.contexts.usual() else { return frames };
         let (addresses, most) = (self.addresses.usual(), self.max_usual);
-        let mut ring = self.ring.writer(run.tail);
-        let (mut rest, mut done, mut last) = (frames.clone(), ring, run.last);
-        'frames: loop {
-            let mut ahead = rest.clone();
-            let Some(frame) = ahead.next() else { break };
+        let (mut ring, pieces) = (self.ring.writer(run.tail), frames.pieces());
+        'frames: while let Some((frame, after)) = frames.split_first() {
             let (Some(template), Some(header)) = (usual.template(frame.offload), addresses.buffer(frame.header)) else { break };
             let mut bytes = frame.header.len() as u64;
             let mut descriptor = [header, template | bytes];
@@ -159,12 +157,16 @@ impl TxRing {
             if !usual.fits(bytes, most) {
                 break;
             }
-            last = descriptor::end_of_packet(descriptor[1]);
-            ring.write([descriptor[0], last]);
-            (rest, done) = (ahead, ring);
+            ring.write([descriptor[0], descriptor::end_of_packet(descriptor[1])]);
+            frames = after;
         }
-        *frames = rest;
-        (run.tail, run.last) = (done.next(), last);
+        // Each piece took one descriptor.
+        let taken = pieces - frames.pieces();
+        if taken > 0 {
+            run.tail = self.ring.after(run.tail, taken);
+            run.command = usual.command();
+        }
+        frames
     }
 
     /// The same for any frame: a context first where one is needed, long segments cut, short frames padded. `false` when there is no room for it
@@ -217,14 +219,13 @@ impl TxRing {
         if bytes < SHORTEST && !segmented {
             self.push(run, [self.ring.zeros(), prepared.template | u64::from(SHORTEST - bytes)]);
         }
-        run.last = descriptor::end_of_packet(run.last);
-        self.ring.write_high(self.ring.previous(run.tail), run.last);
+        run.command = descriptor::last_command(prepared.template);
+        self.ring.write_byte(self.ring.previous(run.tail), descriptor::COMMAND_BYTE, run.command.bits());
         Ok(true)
     }
 
     fn push(&self, run: &mut Run, descriptor: [u64; 2]) {
         self.ring.write(run.tail, descriptor);
-        run.last = descriptor[1];
         run.tail = self.ring.next(run.tail);
     }
 
@@ -244,7 +245,7 @@ impl TxRing {
         self.tail = run.tail;
         self.free -= descriptors;
         let reporter = self.ring.previous(run.tail);
-        self.ring.write_high(reporter, descriptor::with_report(run.last));
+        self.ring.write_byte(reporter, descriptor::COMMAND_BYTE, (run.command | Command::RS).bits());
         let mut buffers = self.spare.pop().unwrap_or_default();
         burst.hand_over(frames as usize, &mut buffers);
         self.batches.push_back(Batch { reporter, descriptors, frames, buffers });
@@ -261,23 +262,22 @@ impl TxRing {
 /// What changes while a burst is written.
 struct Run {
     tail: u16,
-    /// The high half of the last descriptor.
-    last: u64,
+    /// The command of the last descriptor.
+    command: Command,
 }
 
 impl TxQueue for TxRing {
     fn post(&mut self, burst: &mut Burst<'_>) -> Result<usize, NicError> {
-        let mut run = Run { tail: self.tail, last: 0 };
+        let mut run = Run { tail: self.tail, command: Command::empty() };
         let mut frames = burst.frames();
         let mut refused = None;
         while frames.len() > 0 {
             if frames.pieces() <= usize::from(self.room(&run)) {
-                self.write_usual(&mut frames, &mut run);
+                frames = self.write_usual(frames, &mut run);
             }
-            let mut ahead = frames.clone();
-            let Some(frame) = ahead.next() else { break };
+            let Some((frame, after)) = frames.split_first() else { break };
             match self.write_any(&mut run, &frame) {
-                Ok(true) => frames = ahead,
+                Ok(true) => frames = after,
                 Ok(false) => break,
                 Err(error) => {
                     refused = Some(error);

@@ -35,8 +35,7 @@ pub struct Burst<'w> {
 struct Head {
     header: Buffer,
     offload: Offload,
-    segments: u32,
-    buffers: u32,
+    segments: usize,
 }
 
 /// One frame of a burst, as a driver sees it.
@@ -64,11 +63,20 @@ pub struct Frames<'b, 'w> {
     segments: &'b [Segment<'w>],
 }
 
-impl Frames<'_, '_> {
+impl<'b, 'w> Frames<'b, 'w> {
     /// Header and segments of all frames that are left.
     #[inline]
     pub fn pieces(&self) -> usize {
         self.heads.len() + self.segments.len()
+    }
+
+    /// The next frame, and those after it.
+    #[inline(always)]
+    pub fn split_first(&self) -> Option<(Frame<'b, 'w>, Self)> {
+        let mut heads = self.heads.clone();
+        let head = heads.next()?;
+        let (segments, after) = self.segments.split_at_checked(head.segments)?;
+        Some((Frame { header: &head.header, segments, offload: &head.offload }, Self { heads, segments: after }))
     }
 }
 
@@ -79,12 +87,9 @@ impl<'b, 'w> Iterator for Frames<'b, 'w> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Frame<'b, 'w>> {
-        let head = self.heads.next()?;
-        let mut segments: &[_] = &[];
-        if head.segments != 0 {
-            (segments, self.segments) = self.segments.split_at_checked(head.segments as usize)?;
-        }
-        Some(Frame { header: &head.header, segments, offload: &head.offload })
+        let (frame, after) = self.split_first()?;
+        *self = after;
+        Some(frame)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -120,18 +125,29 @@ impl<'w> Burst<'w> {
     /// When the buffer is empty: no NIC takes an empty descriptor.
     #[inline(always)]
     pub fn push(&mut self, header: Buffer, offload: Offload) {
-        assert!(!header.is_empty(), "a frame's header has bytes");
-        self.heads.push(Head { header, offload, segments: 0, buffers: 0 });
+        if header.is_empty() {
+            empty_header();
+        }
+        if self.heads.len() == self.heads.capacity() {
+            return self.push_and_grow(header, offload);
+        }
+        self.heads.push(Head { header, offload, segments: 0 });
+    }
+
+    /// Apart from [`push`](Self::push), so that there the header need not be in memory for the case that no room is to be had.
+    #[cold]
+    #[inline(never)]
+    fn push_and_grow(&mut self, header: Buffer, offload: Offload) {
+        self.heads.push(Head { header, offload, segments: 0 });
     }
 
     /// Adds a segment to the last frame.
     ///
     /// # Panics
-    /// When there is no frame yet, or it has 4,294,967,295 segments.
+    /// When there is no frame yet.
     #[inline(always)]
     pub fn gather(&mut self, segment: Segment<'w>) {
-        let head = self.heads.last_mut().expect("a frame was pushed");
-        head.segments = head.segments.checked_add(1).expect("a frame has at most 4,294,967,295 segments");
+        self.heads.last_mut().expect("a frame was pushed").segments += 1;
         self.segments.push(segment);
     }
 
@@ -144,7 +160,6 @@ impl<'w> Burst<'w> {
         if let Some(segment) = buffer.segment() {
             self.gather(segment);
             self.buffers.push(buffer);
-            self.heads.last_mut().expect("gathered above").buffers += 1;
         }
     }
 
@@ -177,7 +192,9 @@ impl<'w> Burst<'w> {
         if frames >= self.heads.len() {
             self.segments.clear();
             std::mem::swap(&mut self.heads, &mut keeper.heads);
-            std::mem::swap(&mut self.buffers, &mut keeper.buffers);
+            if !self.buffers.is_empty() {
+                std::mem::swap(&mut self.buffers, &mut keeper.buffers);
+            }
         } else {
             self.hand_over_part(frames, keeper);
         }
@@ -185,27 +202,48 @@ impl<'w> Burst<'w> {
 
     #[cold]
     fn hand_over_part(&mut self, frames: usize, keeper: &mut InFlight) {
-        let count = |of: fn(&Head) -> u32| self.heads[..frames].iter().map(|head| of(head) as usize).sum::<usize>();
-        let (segments, buffers) = (count(|head| head.segments), count(|head| head.buffers));
         keeper.heads.extend(self.heads.drain(..frames));
+        let segments: usize = keeper.heads.iter().map(|head| head.segments).sum();
+        // Buffers were gathered in the order of their segments, and only a buffer's own segment is where it is.
+        let mut buffers = self.buffers.iter().peekable();
+        for segment in self.segments.drain(..segments) {
+            buffers.next_if(|buffer| buffer.segment() == Some(segment));
+        }
+        let buffers = self.buffers.len() - buffers.len();
         keeper.buffers.extend(self.buffers.drain(..buffers));
-        self.segments.drain(..segments);
     }
 
     /// Forgets the frames; their buffers return to the pool.
+    #[inline]
     pub fn clear(&mut self) {
+        if !self.is_empty() {
+            self.drop_frames();
+        }
+    }
+
+    #[cold]
+    fn drop_frames(&mut self) {
         self.heads.clear();
         self.segments.clear();
         self.buffers.clear();
     }
 
     /// An empty burst in the same memory, for segments of other windows.
+    #[inline]
     pub fn recycle<'v>(mut self) -> Burst<'v> {
         self.clear();
         // An empty vector of one lifetime collected into one of another: the standard library keeps the allocation.
         let segments = self.segments.into_iter().map(|_| unreachable!("cleared above")).collect();
         Burst { heads: self.heads, segments, buffers: self.buffers }
     }
+}
+
+// The panics are functions, so that no hot path prepares their messages.
+
+#[cold]
+#[inline(never)]
+fn empty_header() -> ! {
+    panic!("a frame's header has bytes")
 }
 
 #[cfg(test)]

@@ -39,7 +39,13 @@ impl FreeList {
     /// Puts `index` in front of `first`, the first index of a chain that is to be given back.
     #[inline(always)]
     pub(crate) fn link(&self, index: u32, first: u32) {
-        self.next[index as usize].store(first, Ordering::Relaxed);
+        self.after(index).store(first, Ordering::Relaxed);
+    }
+
+    /// The place of the index that comes after `index`.
+    #[inline(always)]
+    fn after(&self, index: u32) -> &AtomicU32 {
+        self.next.get(index as usize).unwrap_or_else(|| no_such_index(index))
     }
 
     /// Gives a chain of [linked](Self::link) indices back, by one atomic operation.
@@ -62,7 +68,7 @@ impl FreeList {
     pub(crate) fn chain_len(&self, first: u32, last: u32) -> i64 {
         let (mut index, mut len) = (first, 1);
         while index != last {
-            index = self.next[index as usize].load(Ordering::Relaxed);
+            index = self.after(index).load(Ordering::Relaxed);
             len += 1;
         }
         len
@@ -78,7 +84,7 @@ impl FreeList {
             }
         }
         let index = chain.0;
-        chain.0 = self.next[index as usize].load(Ordering::Relaxed);
+        chain.0 = self.after(index).load(Ordering::Relaxed);
         Some(index)
     }
 
@@ -91,10 +97,17 @@ impl FreeList {
         let mut count = 0;
         while head != EMPTY {
             count += 1;
-            head = self.next[head as usize].load(Ordering::Relaxed);
+            head = self.after(head).load(Ordering::Relaxed);
         }
         count
     }
+}
+
+/// A function of its own, so that no hot path prepares the message.
+#[cold]
+#[inline(never)]
+fn no_such_index(index: u32) -> ! {
+    panic!("no index {index} in the list")
 }
 
 #[cfg(all(test, not(loom)))]

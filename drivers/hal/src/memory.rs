@@ -194,7 +194,6 @@ impl SharedMemory {
 
 /// Writes a ring of pairs of 64-bit words in [`SharedMemory`], one after the other. It needs no check for each, since `next` is always one
 /// of the ring's: it starts as one, and goes from the last to the first.
-#[derive(Clone, Copy)]
 pub(crate) struct PairWriter<'m> {
     first: NonNull<[u64; 2]>,
     end: NonNull<[u64; 2]>,
@@ -219,13 +218,6 @@ impl PairWriter<'_> {
         if self.next == self.end {
             self.next = self.first;
         }
-    }
-
-    /// Which pair is the next.
-    #[inline(always)]
-    pub(crate) fn next(&self) -> u16 {
-        // At most 65,535, as the ring's length.
-        ((self.next.addr().get() - self.first.addr().get()) / Self::PAIR) as u16
     }
 }
 

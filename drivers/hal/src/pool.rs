@@ -107,9 +107,10 @@ impl Pool {
     /// A free buffer, empty; `None` when all are out.
     #[inline]
     pub fn take(&mut self) -> Option<Buffer> {
+        let core = self.core;
         // SAFETY: as in `core`; borrowed by hand, since `chain` is borrowed too.
-        let core = unsafe { self.core.as_ref() };
-        core.free.take(&mut self.chain).map(|index| Buffer { core: self.core, index, len: 0 })
+        let free = unsafe { &core.as_ref().free };
+        free.take(&mut self.chain).map(|index| Buffer { core, index, len: 0 })
     }
 
     /// The size of each buffer in bytes.
@@ -154,8 +155,18 @@ impl Drop for Pool {
 }
 
 impl Core {
-    /// Gives back the chain from `first` to `last`, all of them buffers that are out.
-    #[inline]
+    /// A function of its own, which asks for what it says, so that no hot path prepares the message. The caller has a buffer of this core.
+    #[cold]
+    #[inline(never)]
+    fn outside(core: NonNull<Self>, offset: usize, len: usize) -> ! {
+        // SAFETY: a buffer is out, so the core lives.
+        let size = unsafe { core.as_ref() }.buffer_size;
+        panic!("{len} bytes at {offset} of a buffer of {size}")
+    }
+
+    /// Gives back the chain from `first` to `last`, all of them buffers that are out. Never inlined: a drop is a call with values, so that a
+    /// buffer need not be in memory.
+    #[inline(never)]
     fn give_chain(core: NonNull<Self>, first: u32, last: u32) {
         // SAFETY: the buffers of the chain are out, so the core lives.
         let free = unsafe { &core.as_ref().free };
@@ -235,7 +246,7 @@ impl Buffer {
     #[inline]
     pub fn set_len(&mut self, len: usize) {
         if len > self.capacity() {
-            outside(0, len, self.capacity());
+            Core::outside(self.core, 0, len);
         }
         self.len = len as u32;
     }
@@ -274,7 +285,7 @@ impl Buffer {
     fn place(&self, offset: usize, len: usize) -> NonNull<u8> {
         let size = self.capacity();
         if offset > size || len > size - offset {
-            outside(offset, len, size);
+            Core::outside(self.core, offset, len);
         }
         // SAFETY: the buffer is inside the pool's memory, and the range was checked to be inside the buffer.
         unsafe { self.core().base.add(self.start() + offset) }
@@ -289,19 +300,19 @@ impl Buffer {
         unsafe { owners.set_len(0) };
         // SAFETY: `len` owners are still there, since nobody writes to the vector before this returns.
         let mut buffers = unsafe { std::slice::from_raw_parts(owners.as_ptr(), len) }.iter().map(buffer);
-        let Some(&Self { mut core, index: mut first, .. }) = buffers.next() else { return };
-        let mut last = first;
-        for &Self { core: other, index, .. } in buffers {
-            if other == core {
-                // SAFETY: its buffers are out, so the core lives.
-                unsafe { core.as_ref() }.free.link(index, first);
-            } else {
-                Core::give_chain(core, first, last);
-                (core, last) = (other, index);
-            }
-            first = index;
+        let mut next = buffers.next();
+        while let Some(&Self { core, index: last, .. }) = next {
+            let mut first = last;
+            next = buffers.find(|buffer| {
+                if buffer.core == core {
+                    // SAFETY: its buffers are out, so the core lives.
+                    unsafe { core.as_ref() }.free.link(buffer.index, first);
+                    first = buffer.index;
+                }
+                buffer.core != core
+            });
+            Core::give_chain(core, first, last);
         }
-        Core::give_chain(core, first, last);
     }
 
     /// Names the buffer's pool, for comparison.
@@ -322,13 +333,6 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         Core::give_chain(self.core, self.index, self.index);
     }
-}
-
-/// A function of its own, so that no hot path prepares the message.
-#[cold]
-#[inline(never)]
-fn outside(offset: usize, len: usize, size: usize) -> ! {
-    panic!("{len} bytes at {offset} of a buffer of {size}")
 }
 
 impl std::fmt::Debug for Buffer {

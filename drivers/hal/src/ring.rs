@@ -50,6 +50,13 @@ impl DescriptorRing {
         if index + 1 == self.len { 0 } else { index + 1 }
     }
 
+    /// The index `steps` after `index`, at most once around.
+    #[inline(always)]
+    pub fn after(&self, index: u16, steps: usize) -> u16 {
+        let (index, len) = (usize::from(index) + steps, usize::from(self.len));
+        (if index < len { index } else { index - len }) as u16
+    }
+
     /// The index before `index`.
     #[inline(always)]
     pub fn previous(&self, index: u16) -> u16 {
@@ -83,6 +90,15 @@ impl DescriptorRing {
         self.memory.memory().write(usize::from(index) * Self::DESCRIPTOR + 8, high.to_le());
     }
 
+    /// Writes the byte at `offset` (0 to 15) of descriptor `index`.
+    ///
+    /// # Panics
+    /// When there is no such descriptor.
+    #[inline(always)]
+    pub fn write_byte(&self, index: u16, offset: usize, value: u8) {
+        self.memory.memory().write(usize::from(index) * Self::DESCRIPTOR + offset, value);
+    }
+
     /// Reads the byte at `offset` (0 to 15) of descriptor `index` once: a status that says whether the rest may be read.
     ///
     /// # Panics
@@ -102,8 +118,7 @@ impl DescriptorRing {
     }
 }
 
-/// Writes descriptors of a [`DescriptorRing`], one after the other, around its end. A copy remembers a place to go back to.
-#[derive(Clone, Copy)]
+/// Writes descriptors of a [`DescriptorRing`], one after the other, around its end.
 pub struct RingWriter<'r>(PairWriter<'r>);
 
 impl RingWriter<'_> {
@@ -111,11 +126,5 @@ impl RingWriter<'_> {
     #[inline(always)]
     pub fn write(&mut self, [low, high]: [u64; 2]) {
         self.0.write([low.to_le(), high.to_le()]);
-    }
-
-    /// The index of the next descriptor.
-    #[inline(always)]
-    pub fn next(&self) -> u16 {
-        self.0.next()
     }
 }

@@ -17,6 +17,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// How much of the kernel's console is kept, in bytes, and how many lines of it an error shows.
 const CONSOLE_LEN: usize = 16 << 10;
 const CONSOLE_LINES: usize = 12;
+/// What the kernel says when it is over. It should reset the machine then, but cannot always.
+const PANIC: &[u8] = b"Kernel panic - not syncing";
+/// How long the rest of its last words may take.
+const DYING: Duration = Duration::from_secs(1);
 /// How much is moved in one piece.
 const CHUNK: usize = 16 << 10;
 
@@ -59,15 +63,18 @@ pub(crate) struct Finish {
 /// Moves everything until the command has ended and all that it wrote has been delivered.
 ///
 /// # Errors
-/// [`VmError::Ended`] when QEMU is gone; what became of it, the caller can say.
+/// [`VmError::Ended`] without a `how` when QEMU is gone: the caller can say what became of it.
 pub(crate) fn talk(ports: Ports, streams: &mut Streams<'_>, limits: &Limits<'_>) -> Result<Finish, VmError> {
     for port in [&ports.console, &ports.stdout, &ports.stderr, &ports.control].into_iter().chain(&ports.stdin) {
         port.set_nonblocking(true).map_err(VmError::setup("prepare a socket"))?;
     }
-    let mut talk = Talk { console: Vec::new(), said: Vec::new(), ready: None, input: Input::new(&ports, streams.stdin) };
+    let mut talk = Talk { console: Vec::new(), said: Vec::new(), ready: None, panicked: None, input: Input::new(&ports, streams.stdin) };
     loop {
         talk.wait(&ports).map_err(VmError::setup("wait for the guest"))?;
         talk.listen(&ports.console);
+        if talk.panicked.is_some_and(|panicked| panicked.elapsed() >= DYING) {
+            return Err(VmError::Ended { how: "its kernel panicked".to_owned(), console: talk.last_lines() });
+        }
         // Before the streams: what the command wrote before its end is there when its end is.
         let over = talk.control(&ports.control)?;
         deliver(&ports.stdout, streams.stdout)?;
@@ -97,6 +104,7 @@ struct Talk<'s> {
     /// The control line that is arriving.
     said: Vec<u8>,
     ready: Option<Instant>,
+    panicked: Option<Instant>,
     input: Input<'s>,
 }
 
@@ -124,6 +132,9 @@ impl Talk<'_> {
             self.console.extend_from_slice(bytes);
             let excess = self.console.len().saturating_sub(CONSOLE_LEN);
             self.console.drain(..excess);
+            if self.panicked.is_none() && self.console.windows(PANIC.len()).any(|words| words == PANIC) {
+                self.panicked = Some(Instant::now());
+            }
         }
     }
 

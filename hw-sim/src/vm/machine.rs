@@ -105,7 +105,7 @@ pub(crate) fn run(config: VmConfig, streams: &mut Streams<'_>, stop: &AtomicBool
 
     let limits = Limits { start, boot: BOOT, total: config.timeout, stop };
     let finish = talk(ports, streams, &limits).map_err(|error| match error {
-        VmError::Ended { console, .. } => {
+        VmError::Ended { how, console } if how.is_empty() => {
             let how = process.obituary(DYING).unwrap_or_else(|| "QEMU has closed its ports".to_owned());
             VmError::Ended { how, console }
         }
