@@ -83,7 +83,7 @@ pub enum ReceiveError {
     #[error("receiving: {0}")]
     Receive(io::Error),
     /// The file.
-    #[error("writing {}: {error}", path.display())]
+    #[error("writing {}: {error}{}", path.display(), remedy(error))]
     Write {
         /// the file
         path: PathBuf,
@@ -94,6 +94,7 @@ pub enum ReceiveError {
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
+        io::ErrorKind::FileTooLarge => "; an offset beyond any file: is --framing what the sender was told?",
         io::ErrorKind::AddrInUse => "; another program listens there: end it, or take another port",
         io::ErrorKind::AddrNotAvailable => "; this host does not have that address: 0.0.0.0 listens on all",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need root",
@@ -173,7 +174,14 @@ impl Receiver {
                 }
                 Err(error) => return Err(ReceiveError::Receive(error)),
             };
-            if *report.sender.get_or_insert(sender) != sender || len < prefix {
+            if *report.sender.get_or_insert(sender) != sender {
+                report.ignored += 1;
+                continue;
+            }
+            // Whatever the sender sends shows that it is there.
+            let now = Instant::now();
+            last = Some(now);
+            if len < prefix {
                 report.ignored += 1;
                 continue;
             }
@@ -184,8 +192,6 @@ impl Receiver {
                 report.ignored += 1;
                 continue;
             };
-            let now = Instant::now();
-            last = Some(now);
             let first = *first.get_or_insert(now);
             report.seconds = now.duration_since(first).as_secs_f64();
             if now.duration_since(told) > 2 * WAIT {
@@ -193,6 +199,10 @@ impl Receiver {
                 tell(report.bytes);
             }
             report.datagrams += 1;
+            // What was asked for, and no more.
+            let position = if prefix.is_empty() { report.bytes } else { offset };
+            let room = options.size.map_or(u64::MAX, |size| size.saturating_sub(position));
+            let data = &data[..usize::try_from(room).unwrap_or(usize::MAX).min(data.len())];
             let repeated = sink.write(offset, data)?;
             report.bytes += data.len() as u64 - repeated;
             report.bytes_repeated += repeated;
@@ -397,6 +407,20 @@ mod tests {
         let output = tempfile::NamedTempFile::new().unwrap();
         let report = receiver.receive(Some(output.path()), options, &AtomicBool::new(false), |_| ()).unwrap();
         (report, std::fs::read(output.path()).unwrap())
+    }
+
+    #[test]
+    fn no_more_than_the_size_is_taken() {
+        let options = ReceiveOptions { size: Some(7), ..Default::default() };
+        let (report, content) = receive(&[b"hello", b"world"], &options);
+        assert_eq!((report.bytes, content.as_slice()), (7, b"hellowo".as_slice()));
+    }
+
+    #[test]
+    fn a_sender_of_another_part_is_not_waited_for_for_ever() {
+        let options = ReceiveOptions { framing: Framing::Offset, offset: 1000, idle: Duration::from_millis(100), ..Default::default() };
+        let (report, _) = receive(&[&[&5_u64.to_be_bytes()[..], b"early"].concat()], &options);
+        assert_eq!((report.ignored, report.stopped), (1, "idle"));
     }
 
     #[test]

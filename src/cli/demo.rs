@@ -18,7 +18,7 @@ use pagewire::send::{Framing, Port, PortConfig, Report, Stop, UdpOptions, UdpSen
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Failure, Outcome, interrupted, print, print_json, progress, stop_flag, table};
+use super::{Failure, Outcome, interrupted, print, print_json, progress, refuse_capture_into, stop_flag, table};
 
 /// Send a real file through the simulated e1000, and check every frame and the whole
 ///
@@ -71,6 +71,7 @@ impl Demo {
         let Source::File(file) = Source::open(path)? else {
             return Err(format!("{}: the demonstration needs a regular file", path.display()).into());
         };
+        refuse_capture_into(path, self.pcap.as_deref())?;
         say(&format!("file      {} ({})\n", path.display(), table::bytes(file.size())))?;
         let size = file.size();
 

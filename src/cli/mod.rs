@@ -11,6 +11,8 @@ mod table;
 mod vm;
 
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -96,6 +98,17 @@ fn stop_flag() -> io::Result<Arc<AtomicBool>> {
 
 fn interrupted(stop: &AtomicBool) -> bool {
     stop.load(Ordering::Relaxed)
+}
+
+/// A capture into the file that is sent would destroy it.
+fn refuse_capture_into(source: &Path, capture: Option<&Path>) -> Result<(), Failure> {
+    let identity = |path: &Path| std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    match capture {
+        Some(capture) if identity(capture).is_some_and(|capture| Some(capture) == identity(source)) => {
+            Err(format!("the capture {} is the file that is to be sent; name another", capture.display()).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Prints to standard output. A reader that has gone (`| head`) is no error.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use hal::MacAddress;
-use pagewire::device::{self, Device, DeviceAddress, OpenOptions};
+use pagewire::device::{self, BusAddress, Device, DeviceAddress, OpenOptions};
 use pagewire::file::Source;
 use pagewire::net::{Cidr, Family, Interface, Rate, Scheme, Size, Target};
 use pagewire::send::{Framing, Port, PortConfig, Report, Stability, Stop, UdpOptions, UdpSend, Wait, run};
 
-use super::{Failure, Outcome, interrupted, print, print_json, progress, stop_flag, table};
+use super::{Failure, Outcome, print, print_json, progress, refuse_capture_into, stop_flag, table};
 
 /// Send a file from a NIC, straight from the page cache
 #[derive(Args)]
@@ -163,6 +163,9 @@ impl Send {
         }
         // What can be wrong without a NIC is found out before one is started.
         let source = Source::open(&self.file)?;
+        if let BusAddress::Simulated(simulated) = &self.nic.bus {
+            refuse_capture_into(&self.file, simulated.pcap.as_deref())?;
+        }
         let target = self.to.resolve(Family::of(self.ip.address()))?;
         let stop = stop_flag()?;
         let Device { nic, rig } = device::open(&self.nic, OpenOptions { mtu: self.mtu })?;
@@ -199,21 +202,19 @@ impl Send {
         } else {
             print(&table::render(&table::send_rows(&report)))?;
         }
-        Ok(self.outcome(&report, interrupted(&stop)))
+        Ok(self.outcome(&report))
     }
 
-    fn outcome(&self, report: &Report, interrupted: bool) -> Outcome {
-        let (outcome, why) = match &report.stopped {
+    fn outcome(&self, report: &Report) -> Outcome {
+        let why = match &report.stopped {
             Stop::Complete => return Outcome::Done,
-            Stop::Interrupted | Stop::Running => (Outcome::Interrupted, None),
-            _ if interrupted => (Outcome::Interrupted, None),
-            Stop::FileChanged(how) => (Outcome::Failed, Some(format!("{}: {how}", self.file.display()))),
-            Stop::Failed(why) => (Outcome::Failed, Some(why.clone())),
+            Stop::Interrupted => return Outcome::Interrupted,
+            Stop::FileChanged(how) => format!("{}: {how}", self.file.display()),
+            other => other.to_string(),
         };
-        if let Some(why) = why {
-            let next = if report.bytes > 0 { format!(" ({} bytes went out)", table::grouped(report.bytes)) } else { String::new() };
-            let _ = writeln!(io::stderr(), "pagewire: {why}{next}");
-        }
-        outcome
+        let far =
+            if report.bytes > 0 { format!(" ({} bytes were handed to the NIC)", table::grouped(report.bytes)) } else { String::new() };
+        let _ = writeln!(io::stderr(), "pagewire: {why}{far}");
+        Outcome::Failed
     }
 }

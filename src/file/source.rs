@@ -1,6 +1,6 @@
 //! What is sent: a regular file, or a stream.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
@@ -60,7 +60,7 @@ impl Source {
         if kind.is_dir() {
             return Err(SourceError::Directory(path.to_owned()));
         }
-        if kind.is_file() {
+        if kind.is_file() && !is_made_up(&file, &metadata).map_err(failed)? {
             // Standard input may have been read from before; what is left of it is sent.
             let start = (&file).stream_position().map_err(failed)?;
             return Ok(Self::File(RegularFile { identity: Identity::from(&metadata), file, name, start }));
@@ -75,6 +75,17 @@ impl Source {
             Self::Stream(stream) => &stream.name,
         }
     }
+}
+
+/// Files of the kernel's own file systems are made up as they are read: their size is 0 or untrue, and they have no pages.
+fn is_made_up(file: &File, metadata: &Metadata) -> io::Result<bool> {
+    const PROC: u64 = 0x9fa0;
+    const SYSFS: u64 = 0x6265_6572;
+    const DEBUGFS: u64 = 0x6462_6720;
+    const TRACEFS: u64 = 0x7472_6163;
+    const CGROUP2: u64 = 0x6367_7270;
+    let kind = rustix::fs::fstatfs(file)?.f_type as u64;
+    Ok([PROC, SYSFS, DEBUGFS, TRACEFS, CGROUP2].contains(&kind) || metadata.len() == 0 && file.read_at(&mut [0], 0)? > 0)
 }
 
 /// A regular file, open for reading.
@@ -120,7 +131,16 @@ impl RegularFile {
         self.file.read_exact_at(bytes, offset)
     }
 
-    /// Whether the file has changed since it was opened, as far as its size and times tell.
+    /// Takes the file for what it is now: it may have changed before a lease was had.
+    ///
+    /// # Errors
+    /// What fstat said.
+    pub fn refresh(&mut self) -> io::Result<()> {
+        self.identity = Identity::of(&self.file)?;
+        Ok(())
+    }
+
+    /// Whether the file has changed since it was opened or [refreshed](Self::refresh), as far as its size and times tell.
     ///
     /// # Errors
     /// What fstat said.
@@ -240,6 +260,15 @@ mod tests {
         let mut bytes = [0; 5];
         source.read_at(&mut bytes, 0).unwrap();
         assert_eq!(&bytes, b"first");
+    }
+
+    #[test]
+    fn a_file_that_the_kernel_makes_up_is_a_stream() {
+        for path in ["/proc/cpuinfo", "/sys/kernel/mm/transparent_hugepage/enabled"] {
+            assert!(matches!(Source::open(path).unwrap(), Source::Stream(_)), "{path}");
+        }
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        assert!(matches!(Source::open(empty.path()).unwrap(), Source::File(_)), "an empty file is one");
     }
 
     #[test]

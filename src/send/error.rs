@@ -31,7 +31,7 @@ pub enum SendError {
         size: u64,
     },
     /// A stream cannot be entered in the middle.
-    #[error("--offset needs a regular file; {0} can only be read from its beginning")]
+    #[error("--offset needs a regular file, which {0} is not")]
     StreamOffset(String),
     /// Reading failed.
     #[error("reading {name}: {error}")]

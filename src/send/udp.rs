@@ -153,7 +153,11 @@ impl<'p> UdpSend<'p> {
         }
         let mut report = Report::default();
         let (content, end) = match source {
-            Source::File(file) => {
+            Source::File(mut file) => {
+                let lease;
+                (lease, report.stability) = secure(&file, options.stability)?;
+                // Before the lease it may have changed; from here on its size holds, or a change is found.
+                file.refresh().map_err(|error| SendError::Read { name: file.name().to_owned(), error })?;
                 let size = file.size();
                 options.offset = options.offset.saturating_add(file.start());
                 let left = size.checked_sub(options.offset).ok_or_else(|| SendError::Offset {
@@ -162,8 +166,6 @@ impl<'p> UdpSend<'p> {
                     size,
                 })?;
                 let end = options.offset + options.length.unwrap_or(left).min(left);
-                let lease;
-                (lease, report.stability) = secure(&file, options.stability)?;
                 (Content::File { file, lease, copy: None }, Some(end))
             }
             Source::Stream(stream) => {
@@ -405,7 +407,11 @@ impl<'p> UdpSend<'p> {
         let mut burst: Burst<'_> = std::mem::take(&mut self.burst);
         match datagrams.push(&mut burst, pool, start, frames, &mut self.block) {
             Ok(()) => {}
-            Err(GatherError::Unmapped) => return Err(NicError::UnmappedSegment.into()),
+            // The window is shorter than the file was: it was truncated before it was mapped.
+            Err(GatherError::Unmapped) => {
+                burst.clear();
+                return self.cannot_read(std::io::ErrorKind::UnexpectedEof.into());
+            }
             Err(GatherError::Read(error)) => {
                 burst.clear();
                 return self.cannot_read(error);
@@ -524,7 +530,7 @@ impl<'p> UdpSend<'p> {
             match file.changed() {
                 Ok(false) => {}
                 Ok(true) => {
-                    self.stop(Stop::FileChanged("its size or times are others than at the start; the receiver may have a mixture".into()))
+                    self.stop(Stop::FileChanged("its size or times changed during the send; the receiver may have a mixture".into()))
                 }
                 Err(error) => return Err(SendError::Read { name: file.name().to_owned(), error }),
             }

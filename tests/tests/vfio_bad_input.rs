@@ -50,7 +50,8 @@ const SCRIPT: &str = r#"
     say driver_kept $(driver)
     chown 65534 /dev/vfio/$group
     try memlock sh -c 'ulimit -l 64; exec "$@"' limited $user "$pagewire" send "$file" --nic "$nic" $slirp $to_nowhere
-    try memlock_as_told sh -c 'ulimit -l 1552; exec "$@"' limited $user "$pagewire" send "$file" --nic "$nic" $slirp $to_nowhere
+    needed=$(sed 's/.*a limit of \([0-9]*\) KiB.*/\1/' /run/memlock.errors)
+    try memlock_as_told sh -c 'ulimit -l $1; shift; exec "$@"' limited $needed $user "$pagewire" send "$file" --nic "$nic" $slirp $to_nowhere
     try memlock_enough sh -c 'ulimit -l 8192; exec "$@"' limited $user "$pagewire" send "$file" --nic "$nic" $slirp --to "$target"
 
     try unbind "$pagewire" unbind $address
@@ -81,7 +82,12 @@ fn a_nic_that_cannot_be_had_is_told_in_one_sentence_with_the_remedy() {
     wrong_addresses(&told);
     in_use(&told);
     ordinary_user(&told);
-    println!("{:#?}", told.of("memlock_as_told"));
+    // So much is needed for the rings and the pool; then nothing is left for windows, and the send copies and says so.
+    let little = told.of("memlock_as_told");
+    println!("{}", little.errors.trim_end());
+    let figures = little.sent();
+    assert_eq!(figures.copied_because(), [("not-mappable".to_owned(), SIZE as u64)], "{}", figures.0);
+    assert!(little.errors.contains("is copied"), "{little:#?}");
     let figures = told.of("memlock_enough").sent();
     assert_eq!(figures.number("bytes_copied"), 0, "{}", figures.0);
     assert!(figures.text("stability").contains("belongs to another user"), "{}", figures.0);

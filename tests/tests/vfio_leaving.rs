@@ -124,7 +124,7 @@ fn stopped(told: &Told, name: &str) -> u64 {
     assert!(why.starts_with("pagewire: ") && why.contains("file.bin: ") && why.contains("bytes went out"), "{answer:#?}");
     assert!(!answer.errors.contains("panicked"), "{answer:#?}");
     let bytes = figures.number("bytes");
-    assert!(bytes >= 5 * 1472 && bytes < CHANGED, "{answer:#?}");
+    assert!((5 * 1472..CHANGED).contains(&bytes), "{answer:#?}");
     assert_eq!(figures.number("bytes_copied"), 0, "{answer:#?}");
     if name.starts_with("lease") {
         assert_eq!(figures.text("stability"), "lease");

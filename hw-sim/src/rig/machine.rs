@@ -24,7 +24,7 @@ use super::qtest::{Place, Qtest, QtestError};
 use super::timeout::{self, poll_until, wait_readable};
 use super::{RigConfig, RigError};
 use crate::install;
-use crate::wire::{Bridge, Gate, Relay, WireConfig, WireError, is_interface_name};
+use crate::wire::{Bridge, Gate, Relay, WireConfig, WireError, interface_exists, is_interface_name};
 
 /// How long a QEMU that has closed a socket may take to end.
 const DYING: Duration = Duration::from_secs(2);
@@ -70,6 +70,7 @@ impl Machine {
         let (netdev, end, bridge) = match wire {
             WireConfig::User { forwards } => (Netdev::User(forwards), None, None),
             WireConfig::Tap { name } if !is_interface_name(&name) => return Err(WireError::TapName(name).into()),
+            WireConfig::Tap { name } if !interface_exists(&name).map_err(WireError::Setup)? => return Err(WireError::NoTap(name).into()),
             WireConfig::Tap { name } => (Netdev::Tap(name), None, None),
             WireConfig::Local(end) => (Netdev::Stream(path("wire")), Some(end), None),
             WireConfig::Dgram { local, remote } => {

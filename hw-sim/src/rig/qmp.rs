@@ -45,13 +45,15 @@ pub(crate) struct Qmp {
     events: VecDeque<Value>,
     /// Replies that are owed for commands nobody waits for any more.
     stale: u32,
+    /// QEMU was silent once: nothing more is waited for, so that an end does not take one time-out after the other.
+    silent: bool,
 }
 
 impl Qmp {
     /// Takes the greeting and leaves the negotiation mode.
     pub(crate) fn new(stream: UnixStream) -> Result<Self, QmpError> {
         stream.set_write_timeout(Some(timeout::QEMU)).map_err(QmpError::Closed)?;
-        let mut qmp = Self { stream: BufReader::new(stream), partial: Vec::new(), events: VecDeque::new(), stale: 0 };
+        let mut qmp = Self { stream: BufReader::new(stream), partial: Vec::new(), events: VecDeque::new(), stale: 0, silent: false };
         let greeting = qmp.next_message(Instant::now() + timeout::QEMU, "the QMP greeting")?;
         if greeting.get("QMP").is_none() {
             return Err(QmpError::Malformed(greeting.to_string()));
@@ -120,7 +122,8 @@ impl Qmp {
         let silent = || QmpError::Silent { what: what.to_owned() };
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left < Duration::from_millis(1) {
+            if self.silent || left < Duration::from_millis(1) {
+                self.silent = true;
                 return Err(silent());
             }
             self.stream.get_ref().set_read_timeout(Some(left)).map_err(QmpError::Closed)?;
@@ -132,7 +135,10 @@ impl Qmp {
                     return serde_json::from_slice(&line).map_err(|_| QmpError::Malformed(String::from_utf8_lossy(&line).into_owned()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Err(silent()),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    self.silent = true;
+                    return Err(silent());
+                }
                 Err(error) => return Err(QmpError::Closed(error)),
             }
         }

@@ -65,6 +65,13 @@ pub(crate) fn is_interface_name(name: &str) -> bool {
     (1..16).contains(&name.len()) && name != "." && name != ".." && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
 }
 
+/// Whether there is such an interface. As root QEMU would make one, which leads nowhere.
+pub(crate) fn interface_exists(name: &str) -> io::Result<bool> {
+    use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    Ok(netdevice::name_to_index(&any, name).is_ok())
+}
+
 /// A wire that cannot be had, or a frame that cannot go over it.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
@@ -85,6 +92,9 @@ pub enum WireError {
     /// No interface can have this name, and QEMU would cut it off without a word.
     #[error("{0:?} is not the name of a network interface: 1 to 15 bytes, without spaces and slashes")]
     TapName(String),
+    /// There is no such interface.
+    #[error("there is no TAP interface {0}; make it first: `sudo ip tuntap add dev {0} mode tap user $USER && sudo ip link set {0} up`")]
+    NoTap(String),
     /// A thread for the wire cannot be started, or a socket not prepared.
     #[error("the wire cannot be set up: {0}")]
     Setup(#[from] io::Error),
