@@ -16,7 +16,7 @@ use hal::{Burst, DmaError, DmaLimits, DmaSpace, Fence, Mapping};
 use super::identity::Identity;
 use super::source::RegularFile;
 
-/// The size of a window in bytes, where a space maps parts of files: a multiple of a huge page.
+/// The largest size of a window in bytes, where a space maps parts of files: a multiple of a huge page.
 const WINDOW: u64 = 4 << 20;
 
 /// The windows of one space.
@@ -24,6 +24,8 @@ pub struct WindowCache {
     space: Arc<dyn DmaSpace>,
     limits: DmaLimits,
     budget: u64,
+    /// The size of a window in bytes.
+    window: u64,
     /// The first and the last window of the range that was prepared.
     current: Option<(Key, u64)>,
     /// The windows of that range, which go back to the others when it is released: so a burst finds them without a search.
@@ -90,8 +92,10 @@ impl WindowCache {
     pub fn new(space: Arc<dyn DmaSpace>, budget: u64) -> Self {
         let limits = space.limits();
         let budget = budget.min(limits.bytes);
+        // A datagram may lie across two windows, so two have to fit.
+        let window = (budget / 2).checked_ilog2().map_or(0, |log| 1 << log).clamp(limits.granule, WINDOW.max(limits.granule));
         let (current, in_use, windows, retired, statistics) = Default::default();
-        Self { space, budget, limits, current, in_use, windows, retired, mapped: 0, clock: 0, statistics }
+        Self { space, budget, window, limits, current, in_use, windows, retired, mapped: 0, clock: 0, statistics }
     }
 
     /// How far from the start a file can be mapped: all of it, but for a partial last page where the space cannot take that.
@@ -142,7 +146,7 @@ impl WindowCache {
                 self.current = Some((Key { start: first, ..key }, last));
                 return Ok(());
             }
-            place += WINDOW;
+            place += self.window;
         }
     }
 
@@ -159,13 +163,13 @@ impl WindowCache {
         if self.limits.whole_files || file.size() == 0 {
             (0, 0)
         } else {
-            (start - start % WINDOW, (end.max(start + 1) - 1) / WINDOW * WINDOW)
+            (start - start % self.window, (end.max(start + 1) - 1) / self.window * self.window)
         }
     }
 
     fn map(&mut self, file: &RegularFile, key: Key) -> Result<Mapping, CacheError> {
         let mappable = self.mappable(file);
-        let end = if self.limits.whole_files { mappable } else { mappable.min(key.start + WINDOW) };
+        let end = if self.limits.whole_files { mappable } else { mappable.min(key.start + self.window) };
         let len = end.saturating_sub(key.start);
         self.sweep()?;
         if len > self.budget {
@@ -173,6 +177,11 @@ impl WindowCache {
             return Err(DmaError::Full { len, reason }.into());
         }
         while self.mapped + len > self.budget || self.space.limits().maps == 0 {
+            let soon: u64 = self.retired.iter().map(|retired| retired.mapping.len()).sum();
+            if soon > 0 && self.mapped - soon + len <= self.budget {
+                // What is retired already makes room as soon as frames complete; nothing else has to go.
+                return Err(CacheError::Busy);
+            }
             self.evict_one()?;
         }
         let mapping = self.space.map_file(file.as_fd(), key.start..end)?;
@@ -186,7 +195,7 @@ impl WindowCache {
         let oldest = self.windows.iter().min_by_key(|(_, window)| window.last_use);
         let Some(key) = oldest.map(|(key, _)| *key) else {
             return Err(if self.retired.is_empty() {
-                DmaError::Full { len: WINDOW, reason: "the space has no room besides the windows in use".into() }.into()
+                DmaError::Full { len: self.window, reason: "the space has no room besides the windows in use".into() }.into()
             } else {
                 CacheError::Busy
             });

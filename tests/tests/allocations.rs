@@ -31,7 +31,7 @@ fn allocations(framing: Framing, config: E1000Config) -> u64 {
         let info = allocation_counter::measure(|| assert_eq!(send.step(now).unwrap(), Step::Busy));
         // Where the file's next window is mapped, that is allocated: 2849 frames go before it is needed again.
         let before_window = WINDOW - send.progress().bytes % WINDOW;
-        let next_window = before_window < 64 << 10 || before_window > WINDOW - (64 << 10);
+        let next_window = !(64 << 10..=WINDOW - (64 << 10)).contains(&before_window);
         if number >= WARM_UP && !next_window {
             counted += info.count_total;
         }

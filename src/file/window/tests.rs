@@ -98,16 +98,19 @@ fn a_file_larger_than_the_budget_streams_through() {
 fn a_window_that_frames_refer_to_is_not_unmapped() {
     let Space { space, model, queue, .. } = space(|_| ());
     let (_named, file) = file(3 * WINDOW);
-    let mut cache = WindowCache::new(space, WINDOW);
+    let mut cache = WindowCache::new(space, 2 * WINDOW);
     cache.prepare(&file, 0, 4096).unwrap();
-    queue.set_posted(32);
-    assert!(matches!(cache.prepare(&file, WINDOW, WINDOW + 4096), Err(CacheError::Busy)), "32 frames are on their way");
-    assert_eq!(model.mappings(), 1);
-    queue.set_completed(31);
-    assert!(matches!(cache.prepare(&file, WINDOW, WINDOW + 4096), Err(CacheError::Busy)));
-    queue.set_completed(32);
     cache.prepare(&file, WINDOW, WINDOW + 4096).unwrap();
-    assert_eq!(model.mappings(), 1);
+    queue.set_posted(32);
+    cache.prepare(&file, WINDOW - 1, WINDOW + 4096).unwrap();
+    let third = 2 * WINDOW;
+    assert!(matches!(cache.prepare(&file, third, third + 4096), Err(CacheError::Busy)), "32 frames are on their way");
+    assert_eq!(model.mappings(), 2);
+    queue.set_completed(31);
+    assert!(matches!(cache.prepare(&file, third, third + 4096), Err(CacheError::Busy)));
+    queue.set_completed(32);
+    cache.prepare(&file, third, third + 4096).unwrap();
+    assert_eq!(model.mappings(), 2);
     assert!(cache.span(&file, 0, 4096).is_none(), "the old window is gone");
 }
 
@@ -135,6 +138,20 @@ fn the_number_of_mappings_is_a_bound_too() {
         cache.prepare(&file, window * WINDOW, window * WINDOW + 1).unwrap();
     }
     assert_eq!(cache.statistics(), WindowStatistics { mapped: 5, hits: 0, evicted: 3 });
+}
+
+#[test]
+fn a_small_budget_makes_small_windows_and_the_file_still_streams_through() {
+    for budget in [8192, 5 << 20, 4 << 20, 256 << 10] {
+        let Space { space, .. } = space(|_| ());
+        let size = 4 * budget;
+        let (_named, file) = file(size);
+        let mut cache = WindowCache::new(space, budget);
+        for start in (0..size - 2048).step_by(1024) {
+            cache.prepare(&file, start, start + 2048).unwrap();
+            assert!(cache.mapped_bytes() <= budget, "{} of {budget}", cache.mapped_bytes());
+        }
+    }
 }
 
 #[test]
