@@ -45,12 +45,12 @@ impl Headers {
 
     /// Starts a frame with this header block for the bytes at `position`. Whether there was a buffer for it.
     #[inline(always)]
-    fn push(self, burst: &mut Burst<'_>, pool: &mut Pool, block: &[u8; HEADER_ROOM], position: u64) -> bool {
+    fn push(self, burst: &mut Burst<'_>, pool: &mut Pool, block: &mut [u8; HEADER_ROOM], position: u64) -> bool {
         let Some(mut header) = pool.take() else { return false };
-        header.set(block);
-        if let Some(prefix) = self.prefix {
-            header.write(prefix, &position.to_be_bytes());
+        if let Some(prefix) = self.prefix.and_then(|prefix| block.get_mut(prefix..prefix + 8)) {
+            prefix.copy_from_slice(&position.to_be_bytes());
         }
+        header.set(block);
         header.set_len(self.len);
         burst.push(header, self.offload);
         true
@@ -82,9 +82,10 @@ impl<'a> Datagrams<'a> {
     fn push_full(&self, burst: &mut Burst<'a>, pool: &mut Pool, mut position: u64, frames: usize) -> Result<u64, GatherError> {
         let Some(span) = self.span else { return Ok(position) };
         let (headers, payload) = (Headers::new(self.flow, self.framing), self.flow.payload() as u32);
+        let mut block = *self.flow.full();
         let whole = self.mapped.saturating_sub(position) / u64::from(payload);
         for _ in 0..whole.min(frames as u64) {
-            if !headers.push(burst, pool, self.flow.full(), position) {
+            if !headers.push(burst, pool, &mut block, position) {
                 break;
             }
             if span.gather(burst, position, payload) != payload {
@@ -105,7 +106,7 @@ impl<'a> Datagrams<'a> {
             self.file.read_at(copy, position + u64::from(in_windows)).map_err(GatherError::Read)?;
         }
         let Some(copied) = buffers_of(pool, copy) else { return Ok(0) };
-        if !Headers::new(self.flow, self.framing).push(burst, pool, &self.flow.header(len as usize), position) {
+        if !Headers::new(self.flow, self.framing).push(burst, pool, &mut self.flow.header(len as usize), position) {
             return Ok(0);
         }
         if let Some(span) = &self.span

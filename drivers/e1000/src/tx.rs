@@ -12,7 +12,7 @@ use hal::{
     AddressMap, Burst, DescriptorRing, DmaSpace, Doorbell, Frame, NicError, Offload, OffloadFlags, Progress, Registers, TxQueue, barrier,
 };
 
-use crate::context::{Contexts, SHORTEST};
+use crate::context::{Contexts, Prepared, SHORTEST};
 use crate::descriptor::{self, Command, MAX_DATA};
 use crate::registers::{Status, TXDCTL_AT_ONCE, offset};
 
@@ -171,7 +171,7 @@ impl TxRing {
 
     /// The same for any frame: a context first where one is needed, long segments cut, short frames padded. `false` when there is no room for it
     /// now.
-    #[cold]
+    #[inline(never)]
     fn write_any(&mut self, run: &mut Run, frame: &Frame<'_, '_>) -> Result<bool, NicError> {
         let Offload { flags, payload_start, mss, .. } = *frame.offload;
         let bytes = frame.bytes();
@@ -183,9 +183,9 @@ impl TxRing {
             return Err(NicError::UnsupportedOffload("a VLAN tag (see E1000Config::vlan)".to_owned()));
         }
         let limit = if segmented { self.max_segmentation() } else { self.max_frame };
-        // Room for the worst case first: a context, padding, and all segments cut at the descriptors' limit.
-        let cuts: usize = frame.segments.iter().map(|segment| ((segment.len() - 1) / MAX_DATA) as usize).sum();
-        let needed = frame.segments.len() + cuts + (frame.header.len() / MAX_DATA as usize) + 3;
+        // Room for the worst case first: a context, padding, and all pieces cut at the descriptors' limit.
+        let cuts = |len: u32| 1 + ((len - 1) / MAX_DATA) as usize;
+        let needed = frame.segments.iter().fold(2 + cuts(frame.header.len() as u32), |needed, segment| needed + cuts(segment.len()));
         if bytes > limit || needed >= usize::from(self.ring.len()) {
             return Err(NicError::FrameTooLong {
                 bytes,
@@ -198,35 +198,39 @@ impl TxRing {
             return Ok(false);
         }
         // All addresses first: after that nothing can fail, and a context that is noted as written is written.
-        let header = self.addresses.buffer(frame.header).ok_or(NicError::UnmappedSegment)?;
+        let Some(header) = self.addresses.buffer(frame.header) else { return Err(NicError::UnmappedSegment) };
         if frame.segments.iter().any(|segment| self.addresses.segment(segment).is_none()) {
             return Err(NicError::UnmappedSegment);
         }
-        let prepared = self.contexts.prepare(frame.offload, bytes)?;
-        if let Some(context) = prepared.context {
-            self.push(run, context.descriptor());
+        let Prepared { template, context } = self.contexts.prepare(frame.offload, bytes)?;
+        let (mut ring, mut taken) = (self.ring.writer(run.tail), 0);
+        let mut write = |descriptor| {
+            ring.write(descriptor);
+            taken += 1;
+        };
+        if let Some(context) = context {
+            write(context.descriptor());
         }
-        let segments = frame.segments.iter().filter_map(|segment| Some((self.addresses.segment(segment)?, segment.len())));
-        for (mut address, mut left) in std::iter::once((header, frame.header.len() as u32)).chain(segments) {
+        let mut write_cut = |mut address, mut left: u32| {
             while left > 0 {
                 let len = left.min(MAX_DATA);
-                self.push(run, [address, prepared.template | u64::from(len)]);
+                write([address, template | u64::from(len)]);
                 address += u64::from(len);
                 left -= len;
             }
+        };
+        write_cut(header, frame.header.len() as u32);
+        for segment in frame.segments {
+            self.addresses.segment(segment).into_iter().for_each(|address| write_cut(address, segment.len()));
         }
         // Not what is to be segmented: the padding would become payload. The device pads its segments.
         if bytes < SHORTEST && !segmented {
-            self.push(run, [self.ring.zeros(), prepared.template | u64::from(SHORTEST - bytes)]);
+            write_cut(self.ring.zeros(), SHORTEST - bytes);
         }
-        run.command = descriptor::last_command(prepared.template);
+        run.tail = self.ring.after(run.tail, taken);
+        run.command = descriptor::last_command(template);
         self.ring.write_byte(self.ring.previous(run.tail), descriptor::COMMAND_BYTE, run.command.bits());
         Ok(true)
-    }
-
-    fn push(&self, run: &mut Run, descriptor: [u64; 2]) {
-        self.ring.write(run.tail, descriptor);
-        run.tail = self.ring.next(run.tail);
     }
 
     /// Descriptors that the burst has taken so far.
@@ -251,7 +255,6 @@ impl TxRing {
         self.batches.push_back(Batch { reporter, descriptors, frames, buffers });
         self.posted += u64::from(frames);
         self.progress.set_posted(self.posted);
-        self.counters.frames += u64::from(frames);
         self.counters.descriptors += u64::from(descriptors);
         self.counters.doorbells += 1;
         barrier::write();
@@ -339,7 +342,7 @@ impl TxQueue for TxRing {
     }
 
     fn counters(&self) -> TxCounters {
-        self.counters
+        TxCounters { frames: self.posted, ..self.counters }
     }
 }
 

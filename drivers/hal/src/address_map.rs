@@ -65,15 +65,19 @@ impl AddressMap {
     }
 
     /// The bus address of a buffer's bytes; `None` when its pool is not attached here.
+    #[inline]
     pub fn buffer(&self, buffer: &Buffer) -> Option<u64> {
-        self.segment(&buffer.room())
+        self.usual.buffer(buffer).or_else(|| self.attached_segment(&buffer.room()))
     }
 
     /// The bus address of a segment; `None` when it is of another space or of a pool that is not attached here.
+    #[inline]
     pub fn segment(&self, segment: &Segment<'_>) -> Option<u64> {
-        if segment.domain() == self.usual.space {
-            return Some(segment.address());
-        }
+        self.usual.segment(segment).or_else(|| self.attached_segment(segment))
+    }
+
+    #[cold]
+    fn attached_segment(&self, segment: &Segment<'_>) -> Option<u64> {
         self.attached.iter().find(|attached| attached.pool() == segment.domain()).map(|attached| attached.base() + segment.address())
     }
 }

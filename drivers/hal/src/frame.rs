@@ -51,6 +51,7 @@ pub struct Frame<'b, 'w> {
 
 impl Frame<'_, '_> {
     /// The bytes of header and segments; 4 GiB and more, too long for any device, are `u32::MAX`.
+    #[inline]
     pub fn bytes(&self) -> u32 {
         self.segments.iter().fold(self.header.len() as u32, |bytes, segment| bytes.saturating_add(segment.len()))
     }

@@ -17,7 +17,7 @@
 //! | [`bus`], [`interrupt`] | the traits of a device on a PCI bus |
 //! | [`virtio`] | the trait of a virtio transport, which needs no PCI and no registers |
 //!
-//! All unsafe code of rings and DMA memory is in this crate (`memory`, `registers`, `doorbell`, `pool`); the drivers forbid it.
+//! All unsafe code of rings and DMA memory is in this crate (`memory`, `registers`, `doorbell`, `pool` with `free_list`); the drivers forbid it.
 
 #![deny(unsafe_code)]
 

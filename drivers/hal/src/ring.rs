@@ -81,15 +81,6 @@ impl DescriptorRing {
         self.memory.memory().write(usize::from(index) * Self::DESCRIPTOR, [low.to_le(), high.to_le()]);
     }
 
-    /// Writes the high half of descriptor `index`.
-    ///
-    /// # Panics
-    /// When there is no such descriptor.
-    #[inline(always)]
-    pub fn write_high(&self, index: u16, high: u64) {
-        self.memory.memory().write(usize::from(index) * Self::DESCRIPTOR + 8, high.to_le());
-    }
-
     /// Writes the byte at `offset` (0 to 15) of descriptor `index`.
     ///
     /// # Panics
