@@ -153,7 +153,7 @@ pub enum NetError {
     #[error("this NIC does not insert 802.1Q tags, so VLAN {} cannot be sent in; leave --vlan out, or use a NIC that does", .0 & 0xfff)]
     NoVlanTag(u16),
     /// The bytes between UDP header and file data do not fit the header block.
-    #[error("a prefix of {0} bytes does not fit the header block; use at most 16")]
+    #[error("a prefix of {0} bytes does not fit the header block; use at most 32")]
     Prefix(usize),
     /// The datagram size is outside what the MTU allows.
     #[error(

@@ -13,10 +13,10 @@ use smoltcp::wire::{
 use super::{Interface, NetError};
 
 /// The bytes of a header block. A fixed size makes the copy for each datagram a few vector moves; [`UdpFlow::header_len`] of them count.
-pub const HEADER_ROOM: usize = 80;
+pub const HEADER_ROOM: usize = 96;
 
-/// The most bytes between UDP header and file data: Ethernet, IPv6 and UDP headers leave 18 of [`HEADER_ROOM`].
-pub const MAX_PREFIX: usize = 16;
+/// The most bytes between UDP header and file data: Ethernet, IPv6 and UDP headers leave 34 of [`HEADER_ROOM`].
+pub const MAX_PREFIX: usize = 32;
 
 /// The hop limit of what is sent (RFC 1700's recommendation, and every host's default).
 const HOP_LIMIT: u8 = 64;
