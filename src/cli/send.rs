@@ -210,7 +210,8 @@ impl Send {
             Stop::Complete => return Outcome::Done,
             Stop::Interrupted => return Outcome::Interrupted,
             Stop::FileChanged(how) => format!("{}: {how}", self.file.display()),
-            other => other.to_string(),
+            Stop::Failed(why) => why.clone(),
+            Stop::Running => "the send did not end".into(),
         };
         let far =
             if report.bytes > 0 { format!(" ({} bytes were handed to the NIC)", table::grouped(report.bytes)) } else { String::new() };

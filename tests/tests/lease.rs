@@ -49,7 +49,7 @@ fn stops(send: UnderWay, writer: JoinHandle<(std::io::Result<()>, Duration)>) {
     figures.add_up();
     let bytes = figures.number("bytes");
     assert!(bytes >= 5 * 1472 && bytes < SIZE as u64, "{}", ended.all());
-    ended.complains_of(&["another process wants to change it", "bytes went out", &send.path.display().to_string()]);
+    ended.complains_of(&["another process wants to change it", "bytes were handed to the NIC", &send.path.display().to_string()]);
     let (result, waited) = writer.join().expect("no panic");
     result.expect("the writer goes on when the lease is given up");
     assert!(waited < SOON, "the writer waited {waited:?}");

@@ -118,7 +118,7 @@ fn a_qemu_that_is_killed_is_a_clear_error_and_the_report_says_how_far_it_came() 
     let figures = ended.stopped(1);
     assert!(figures.text("stopped").starts_with("failed: "), "{}", ended.all());
     assert!(figures.text("stopped").contains("QEMU") && figures.text("stopped").contains("signal: 9"), "{}", ended.all());
-    ended.complains_of(&["QEMU", "bytes went out"]);
+    ended.complains_of(&["QEMU", "bytes were handed to the NIC"]);
     let bytes = figures.number("bytes");
     assert!(bytes >= 5 * 1472 && bytes < SIZE as u64, "{bytes}");
     assert!(5 * 1472 + take_rest(&socket) <= bytes);
@@ -154,7 +154,7 @@ fn a_peer_that_stops_reading_is_named_and_what_it_got_is_a_beginning_without_a_g
     let ended = running.wait_at_most(Duration::from_secs(40));
     let figures = ended.stopped(1);
     assert!(figures.text("stopped").contains(&here.display().to_string()), "it names the wire's other end: {}", ended.all());
-    ended.complains_of(&["has not read for 10 s", "bytes went out"]);
+    ended.complains_of(&["has not read for 10 s", "bytes were handed to the NIC"]);
     peer.set_nonblocking(true).expect("a mode");
     while let Ok(len) = peer.recv(&mut frame) {
         take(&frame[..len]);

@@ -104,7 +104,7 @@ fn changes(kernel: Kernel) {
     assert_eq!((told.of("dmar").output.trim(), told.of("dmar").code), ("0", 1), "no access of the device was refused");
 }
 
-/// How many bytes went out before the change was noticed.
+/// How many bytes were handed to the NIC before the change was noticed.
 fn stopped(told: &Told, name: &str) -> u64 {
     let answer = told.of(name);
     let figures = answer.figures(1);
@@ -121,7 +121,7 @@ fn stopped(told: &Told, name: &str) -> u64 {
     assert!(waited < WAITED, "{name}: the other waited {waited} hundredths of a second");
     // The last line; before it, a window that a file of no bytes has not may be told as well.
     let why = answer.errors.lines().last().unwrap_or_default();
-    assert!(why.starts_with("pagewire: ") && why.contains("file.bin: ") && why.contains("bytes went out"), "{answer:#?}");
+    assert!(why.starts_with("pagewire: ") && why.contains("file.bin: ") && why.contains("bytes were handed to the NIC"), "{answer:#?}");
     assert!(!answer.errors.contains("panicked"), "{answer:#?}");
     let bytes = figures.number("bytes");
     assert!((5 * 1472..CHANGED).contains(&bytes), "{answer:#?}");
