@@ -14,6 +14,7 @@
 //! |---|---|
 //! | [`device`] | from an address, `sim:e1000`, to a started NIC |
 //! | [`file`](mod@file) | sources, windows of files that are mapped for the device, leases |
+//! | [`http`] | requests in, pieces of files out: HTTP/1.1 without a connection |
 //! | [`net`] | addresses, ARP and neighbour discovery, headers |
 //! | [`send`] | a port (NIC, buffers, windows, address), and UDP sends on it |
 //! | [`receive`] | the other end: an ordinary socket |
@@ -27,6 +28,7 @@
 pub mod bench;
 pub mod device;
 pub mod file;
+pub mod http;
 pub mod net;
 pub mod receive;
 pub mod send;

@@ -3,6 +3,7 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A file by device and inode, and its version by size and times. Windows are kept under this, never under a path or an address: a file
 /// that changed is another file.
@@ -27,6 +28,22 @@ impl Identity {
     /// The size in bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// When its bytes were last changed.
+    ///
+    /// A time that the system's clock cannot represent is its epoch.
+    pub fn modified(&self) -> SystemTime {
+        let (seconds, nanoseconds) = self.modified;
+        let whole = Duration::from_secs(seconds.unsigned_abs());
+        let second = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+        second.and_then(|second| second.checked_add(Duration::from_nanos(nanoseconds.unsigned_abs()))).unwrap_or(UNIX_EPOCH)
+    }
+
+    /// A text that no other version of the file has, of letters, digits, dots and hyphens.
+    pub fn tag(&self) -> String {
+        let [modified, changed] = [self.modified, self.changed].map(|(seconds, nanoseconds)| (seconds as u64, nanoseconds as u64));
+        format!("{:x}-{:x}-{:x}.{:x}-{:x}.{:x}", self.inode, self.size, modified.0, modified.1, changed.0, changed.1)
     }
 
     /// Whether it is the same file, of whatever version.

@@ -55,17 +55,13 @@ impl Source {
         } else {
             (File::open(path).map_err(failed)?, path.display().to_string())
         };
-        let metadata = file.metadata().map_err(failed)?;
-        let kind = metadata.file_type();
-        if kind.is_dir() {
+        if file.metadata().map_err(failed)?.is_dir() {
             return Err(SourceError::Directory(path.to_owned()));
         }
-        if kind.is_file() && !is_made_up(&file, &metadata).map_err(failed)? {
-            // Standard input may have been read from before; what is left of it is sent.
-            let start = (&file).stream_position().map_err(failed)?;
-            return Ok(Self::File(RegularFile { identity: Identity::from(&metadata), file, name, start }));
+        match RegularFile::new(file, name).map_err(failed)? {
+            Ok(file) => Ok(Self::File(file)),
+            Err((file, name)) => Stream::new(file, name).map(Self::Stream).map_err(failed),
         }
-        Stream::new(file, name).map(Self::Stream).map_err(failed)
     }
 
     /// What it is called in messages.
@@ -98,6 +94,21 @@ pub struct RegularFile {
 }
 
 impl RegularFile {
+    /// An open file under a name for messages, both given back when it has no pages in the page cache: a pipe, a device, a directory, a file that
+    /// the kernel makes up.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn new(file: File, name: String) -> io::Result<Result<Self, (File, String)>> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || is_made_up(&file, &metadata)? {
+            return Ok(Err((file, name)));
+        }
+        // Standard input may have been read from before; what is left of it is sent.
+        let start = (&file).stream_position()?;
+        Ok(Ok(Self { identity: Identity::from(&metadata), file, name, start }))
+    }
+
     /// Where it stood when it was opened: 0, but for a standard input that was read from before.
     pub fn start(&self) -> u64 {
         self.start
