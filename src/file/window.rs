@@ -108,11 +108,6 @@ impl WindowCache {
         self.statistics
     }
 
-    /// Bytes that are mapped now.
-    pub fn mapped_bytes(&self) -> u64 {
-        self.mapped
-    }
-
     /// Makes sure that the windows of `start..end` exist, at most two of them. Other windows count as no longer in use.
     ///
     /// `end` is at most [`mappable`](Self::mappable).

@@ -155,15 +155,4 @@ pub enum NetError {
     /// The bytes between UDP header and file data do not fit the header block.
     #[error("a prefix of {0} bytes does not fit the header block; use at most 32")]
     Prefix(usize),
-    /// The datagram size is outside what the MTU allows.
-    #[error(
-        "datagrams of {payload} file bytes are not possible: with this MTU and these headers they have 1..={most}; \
-         give a size in this range, or a larger --mtu"
-    )]
-    Payload {
-        /// the wanted file bytes a datagram
-        payload: usize,
-        /// the most that fits
-        most: usize,
-    },
 }

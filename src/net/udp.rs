@@ -37,9 +37,8 @@ pub struct UdpFlow {
     pseudo: u16,
     ip_len: usize,
     prefix_len: usize,
-    /// The file bytes of a datagram of the usual size, and the most that the MTU allows.
+    /// The file bytes of a datagram of the usual size: as many as the MTU allows.
     payload: usize,
-    most: usize,
     offload: Offload,
     /// What was wanted and the NIC does not offer.
     missing: OffloadFlags,
@@ -112,24 +111,11 @@ impl UdpFlow {
             vlan_tag: interface.vlan().unwrap_or(0),
         };
         // No MTU of an interface is too small: the least, 68, leaves 8 bytes behind the longest prefix.
-        let most = usize::from(interface.mtu()) - ip_len - UDP_HEADER_LEN - prefix_len;
+        let payload = usize::from(interface.mtu()) - ip_len - UDP_HEADER_LEN - prefix_len;
         let missing = OffloadFlags::empty();
-        let mut flow = Self { full, pseudo, ip_len, prefix_len, payload: most, most, offload, missing };
-        flow.full = flow.header(most);
+        let mut flow = Self { full, pseudo, ip_len, prefix_len, payload, offload, missing };
+        flow.full = flow.header(payload);
         Ok(flow)
-    }
-
-    /// The flow with datagrams of `payload` file bytes, 1..=[`max_payload`](Self::max_payload).
-    ///
-    /// # Errors
-    /// [`NetError::Payload`].
-    pub fn with_payload(mut self, payload: usize) -> Result<Self, NetError> {
-        if !(1..=self.most).contains(&payload) {
-            return Err(NetError::Payload { payload, most: self.most });
-        }
-        self.payload = payload;
-        self.full = self.header(payload);
-        Ok(self)
     }
 
     /// The flow for a NIC that does no more than `offered`. An IPv4 header checksum that it does not fill is computed here, once for the
@@ -161,13 +147,7 @@ impl UdpFlow {
         start..start + self.prefix_len
     }
 
-    /// The most file bytes of a datagram that the MTU allows, at least 8.
-    #[inline]
-    pub fn max_payload(&self) -> usize {
-        self.most
-    }
-
-    /// The file bytes of a datagram of the usual size, at least 1.
+    /// The file bytes of a datagram of the usual size: as many as the MTU allows, at least 8.
     #[inline]
     pub fn payload(&self) -> usize {
         self.payload
@@ -179,13 +159,13 @@ impl UdpFlow {
         &self.full
     }
 
-    /// The header block of a datagram of `payload_len` file bytes, 0..=[`max_payload`](Self::max_payload).
+    /// The header block of a datagram of `payload_len` file bytes, 0..=[`payload`](Self::payload).
     ///
     /// # Panics
     /// When the datagram would be larger than the MTU.
     #[inline]
     pub fn header(&self, payload_len: usize) -> [u8; HEADER_ROOM] {
-        assert!(payload_len <= self.most, "{payload_len} bytes of payload where {} fit", self.most);
+        assert!(payload_len <= self.payload, "{payload_len} bytes of payload where {} fit", self.payload);
         let mut header = self.full;
         let udp_len = (UDP_HEADER_LEN + self.prefix_len + payload_len) as u16;
         let (_, packet) = header.split_at_mut(ETHERNET_HEADER_LEN);

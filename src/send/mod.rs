@@ -3,7 +3,8 @@
 //! | room | holds |
 //! |---|---|
 //! | [`port`] | [`Port`]: a NIC with its buffers, its windows and its address; answers ARP and ping |
-//! | [`udp`] | [`UdpSend`]: a file or stream as UDP datagrams |
+//! | [`options`] | [`UdpOptions`]: what is to be sent as datagrams, and how |
+//! | [`udp`] | [`UdpSend`]: a file or stream as UDP datagrams; one file for the gathering way, one for the copying way |
 //! | [`pace`] | [`Pacer`]: so many bits a second, no more |
 //! | [`report`] | [`Report`]: what was done |
 //! | [`mod@run`] | [`run()`]: takes the steps, reads the clock, waits |
@@ -11,7 +12,7 @@
 //! Nothing here reads a clock but [`run()`]: time is an argument, so that everything also runs in virtual time.
 
 pub mod error;
-mod gather;
+pub mod options;
 pub mod pace;
 pub mod port;
 pub mod report;
@@ -19,11 +20,12 @@ pub mod run;
 pub mod udp;
 
 pub use error::SendError;
+pub use options::{Framing, Stability, UdpOptions};
 pub use pace::Pacer;
 pub use port::{Port, PortConfig};
 pub use report::{CopyReason, Report, Stop};
 pub use run::{Progress, Wait, run};
-pub use udp::{Framing, Stability, Step, UdpOptions, UdpSend};
+pub use udp::{Step, UdpSend};
 
 #[cfg(test)]
 mod tests;

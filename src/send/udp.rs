@@ -4,93 +4,23 @@
 //! descriptors, and reads no byte of the file on this way; where it must (the NIC lacks something, the source has no pages), the report
 //! counts every byte with the reason.
 
-use std::net::SocketAddr;
+mod copy;
+mod gather;
+mod post;
+
 use std::time::Duration;
 
-use hal::nic::TxCounters;
-use hal::{Burst, MacAddress, NicError};
+use hal::{Burst, MacAddress};
 
 use super::error::SendError;
-use super::gather::{Datagrams, GatherError};
+use super::options::{Stability, UdpOptions};
 use super::pace::Pacer;
-use super::port::{Port, push_copied};
+use super::port::Port;
 use super::report::{CopyReason, Report, Stop};
 use super::run::Progress;
-use crate::file::source::Available;
-use crate::file::{CacheError, Lease, RegularFile, Source, Stream, WindowStatistics};
-use crate::net::{self, Rate, Resolution, UdpFlow, finish_in_software};
-
-/// How a file becomes datagrams.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Framing {
-    /// File bytes and nothing else.
-    #[default]
-    Raw,
-    /// The offset of the datagram's first byte in the file, 8 bytes big-endian, then file bytes. A receiver can put them in order and see gaps.
-    Offset,
-}
-
-impl Framing {
-    /// Bytes in front of the file's.
-    pub fn prefix_len(self) -> usize {
-        match self {
-            Self::Raw => 0,
-            Self::Offset => 8,
-        }
-    }
-}
-
-/// How a file is kept from changing while it is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stability {
-    /// By a lease where there is one, else by trust.
-    #[default]
-    Auto,
-    /// By a lease, or not at all.
-    Lease,
-    /// Nobody changes it; its size and times are looked at now and then. Stores through another process's shared mapping may go unseen.
-    Trust,
-}
-
-/// What is to be sent, and how.
-#[derive(Clone, Debug)]
-pub struct UdpOptions {
-    /// To whom.
-    pub target: SocketAddr,
-    /// From which port. Default 49152, the first of the dynamic ports (RFC 6335).
-    pub source_port: u16,
-    /// The next hop's Ethernet address; `None` asks for it by ARP or neighbour discovery.
-    pub station: Option<MacAddress>,
-    /// What a datagram holds.
-    pub framing: Framing,
-    /// The first byte of the file to be sent.
-    pub offset: u64,
-    /// How many bytes at most; `None` for all.
-    pub length: Option<u64>,
-    /// The most bits of frames (from the Ethernet header to the payload's end) a second; `None`: as many as the NIC takes.
-    pub rate: Option<Rate>,
-    /// Frames posted with one doorbell, 1 to 256. Default 32.
-    pub burst: usize,
-    /// How the file is kept from changing.
-    pub stability: Stability,
-}
-
-impl UdpOptions {
-    /// Everything of the file to `target`, by the defaults.
-    pub fn to(target: SocketAddr) -> Self {
-        Self {
-            target,
-            source_port: 49152,
-            station: None,
-            framing: Framing::Raw,
-            offset: 0,
-            length: None,
-            rate: None,
-            burst: 32,
-            stability: Stability::Auto,
-        }
-    }
-}
+use crate::file::{Lease, RegularFile, Source, Stream, WindowStatistics};
+use crate::net::{self, Resolution, UdpFlow};
+use post::Posted;
 
 /// What a step did, and when the next makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -381,126 +311,6 @@ impl<'p> UdpSend<'p> {
         Ok(if posted > 0 || self.report.stopped != Stop::Running { Step::Busy } else { Step::Idle { until: None } })
     }
 
-    /// Posts at most `frames` frames of segments in windows.
-    fn gather_burst(&mut self, flow: &UdpFlow, frames: usize) -> Result<usize, SendError> {
-        let Content::File { file, copy, .. } = &mut self.content else { return Ok(0) };
-        let Port { nic, windows, pool, .. } = &mut *self.port;
-        let (start, end, payload) = (self.position, self.end.unwrap_or(0), flow.payload() as u64);
-        let mapped = windows.mappable(file).min(end);
-        let span_end = mapped.min(start + frames as u64 * payload);
-        if span_end > start {
-            match windows.prepare(file, start, span_end) {
-                Ok(()) => {}
-                Err(CacheError::Busy) => {
-                    self.blocked = true;
-                    return Ok(0);
-                }
-                Err(CacheError::Map(error)) => {
-                    tracing::warn!("{} is copied: {error}", file.name());
-                    *copy = Some(CopyReason::NotMappable);
-                    return Ok(0);
-                }
-            }
-        }
-        let span = windows.span(file, start, span_end);
-        let datagrams = Datagrams { flow, framing: self.options.framing, file, span, mapped, end };
-        let mut burst: Burst<'_> = std::mem::take(&mut self.burst);
-        match datagrams.push(&mut burst, pool, start, frames, &mut self.block) {
-            Ok(()) => {}
-            // The window is shorter than the file was: it was truncated before it was mapped.
-            Err(GatherError::Unmapped) => {
-                burst.clear();
-                return self.cannot_read(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            Err(GatherError::Read(error)) => {
-                burst.clear();
-                return self.cannot_read(error);
-            }
-        }
-        let built = burst.len();
-        let posted = Posted::post(&mut **nic, &mut burst);
-        self.burst = burst.recycle();
-        self.blocked |= posted.frames < built || built == 0;
-        let position = end.min(start + posted.frames as u64 * payload);
-        let gathered = position.min(mapped).saturating_sub(start);
-        self.account(&posted, position, gathered, CopyReason::PartialLastPage);
-        posted.result()
-    }
-
-    /// Posts at most `frames` frames of a file whose bytes are copied.
-    fn copy_burst(&mut self, flow: &UdpFlow, frames: usize, reason: CopyReason) -> Result<usize, SendError> {
-        let Content::File { file, .. } = &self.content else { return Ok(0) };
-        let left = self.end.unwrap_or(0) - self.position;
-        self.block.resize(left.min((frames * flow.payload()) as u64) as usize, 0);
-        if let Err(error) = file.read_at(&mut self.block, self.position) {
-            return self.cannot_read(error);
-        }
-        self.post_block(flow, reason)
-    }
-
-    /// Posts at most `frames` full frames of a stream, or its last.
-    fn stream_burst(&mut self, flow: &UdpFlow, frames: usize) -> Result<usize, SendError> {
-        let Content::Stream(stream) = &mut self.content else { return Ok(0) };
-        let payload = flow.payload();
-        let left = self.end.map_or(u64::MAX, |end| end - self.position);
-        let wanted = left.min((frames * payload) as u64) as usize;
-        let mut filled = self.block.len();
-        self.block.resize(wanted.max(filled), 0);
-        while filled < wanted {
-            match stream.take(&mut self.block[filled..]) {
-                Ok(Available::Bytes(len)) => filled += len,
-                Ok(Available::NotYet) => break,
-                Ok(Available::End) => {
-                    self.end = Some(self.position + filled as u64);
-                    break;
-                }
-                Err(error) => {
-                    self.block.truncate(filled);
-                    return self.cannot_read(error);
-                }
-            }
-        }
-        self.block.truncate(filled);
-        let last = self.end == Some(self.position + filled as u64);
-        // A datagram that is not full waits for more, unless there is none.
-        let rest = if last { Vec::new() } else { self.block.split_off(filled - filled % payload) };
-        let full = self.block.len();
-        let posted = self.post_block(flow, CopyReason::Stream)?;
-        let sent = (posted * payload).min(full);
-        self.block.drain(..sent);
-        self.block.extend_from_slice(&rest);
-        Ok(posted)
-    }
-
-    /// Posts what is in the block, as far as there is room.
-    fn post_block(&mut self, flow: &UdpFlow, reason: CopyReason) -> Result<usize, SendError> {
-        let Port { nic, pool, .. } = &mut *self.port;
-        let mut burst: Burst<'_> = std::mem::take(&mut self.burst);
-        let mut position = self.position;
-        for data in self.block.chunks(flow.payload()) {
-            let mut header = if data.len() == flow.payload() { *flow.full() } else { flow.header(data.len()) };
-            if self.options.framing == Framing::Offset {
-                flow.write_prefix(&mut header, &position.to_be_bytes());
-            }
-            self.frame.clear();
-            self.frame.extend_from_slice(&header[..flow.header_len()]);
-            self.frame.extend_from_slice(data);
-            if let Some(work) = flow.missing() {
-                finish_in_software(&mut self.frame, &work);
-            }
-            if !push_copied(&mut burst, pool, &self.frame, flow.offload()) {
-                break;
-            }
-            position += data.len() as u64;
-        }
-        let posted = Posted::post(&mut **nic, &mut burst);
-        self.burst = burst.recycle();
-        let sent = self.block.len().min(posted.frames * flow.payload());
-        self.blocked |= sent < self.block.len();
-        self.account(&posted, self.position + sent as u64, 0, reason);
-        posted.result()
-    }
-
     fn account(&mut self, posted: &Posted, position: u64, gathered: u64, reason: CopyReason) {
         let bytes = position - self.position;
         self.position = position;
@@ -574,32 +384,4 @@ fn secure(file: &RegularFile, stability: Stability) -> Result<(Option<Lease>, St
 fn flow(port: &Port, options: &UdpOptions, station: MacAddress) -> Result<Box<UdpFlow>, SendError> {
     let flow = UdpFlow::new(port.interface(), station, options.source_port, options.target, options.framing.prefix_len())?;
     Ok(Box::new(flow.offered(port.capabilities().offloads)?))
-}
-
-/// What came of a burst.
-struct Posted {
-    frames: usize,
-    counters: TxCounters,
-    error: Option<NicError>,
-}
-
-impl Posted {
-    /// Posts a burst and empties it: frames that found no room are built again later.
-    fn post(nic: &mut dyn hal::Nic, burst: &mut Burst<'_>) -> Self {
-        let queue = nic.tx(0);
-        let before = queue.counters();
-        let error = if burst.is_empty() { None } else { queue.post(burst).err() };
-        let after = queue.counters();
-        burst.clear();
-        let counters = TxCounters {
-            frames: after.frames - before.frames,
-            descriptors: after.descriptors - before.descriptors,
-            doorbells: after.doorbells - before.doorbells,
-        };
-        Self { frames: counters.frames as usize, counters, error }
-    }
-
-    fn result(self) -> Result<usize, SendError> {
-        self.error.map_or(Ok(self.frames), |error| Err(error.into()))
-    }
 }

@@ -61,9 +61,8 @@ fn check(frame: &[u8], prefix: &[u8], payload: &[u8]) {
 fn a_full_datagram_fills_the_mtu() {
     for (flow, headers) in [(v4(0), 42), (v4(8), 50), (v6(0), 62), (v6(32), 94)] {
         assert_eq!(flow.header_len(), headers);
-        assert_eq!(flow.header_len() + flow.max_payload(), 1514);
-        assert_eq!(flow.payload(), flow.max_payload());
-        assert_eq!(flow.full(), &flow.header(flow.max_payload()));
+        assert_eq!(flow.header_len() + flow.payload(), 1514);
+        assert_eq!(flow.full(), &flow.header(flow.payload()));
     }
 }
 
@@ -132,16 +131,6 @@ fn a_computed_udp_checksum_of_zero_goes_out_as_ones() {
 }
 
 #[test]
-fn a_datagram_size_can_be_chosen_within_the_mtu() {
-    let flow = v4(8).with_payload(1024).unwrap();
-    assert_eq!((flow.payload(), flow.max_payload()), (1024, 1464));
-    assert_eq!(flow.full(), &v4(8).header(1024));
-    for payload in [0, 1465] {
-        assert!(v4(8).with_payload(payload).unwrap_err().to_string().contains("1..=1464"));
-    }
-}
-
-#[test]
 fn a_flow_that_cannot_be_says_what_to_give() {
     let (interface, to) = (interface("10.0.2.15/24", 1500, None), "10.0.2.2:9000".parse().unwrap());
     let other = "[2001:db8::7]:9000".parse().unwrap();
@@ -160,7 +149,7 @@ fn a_flow_that_cannot_be_says_what_to_give() {
 #[test]
 fn the_smallest_mtus_leave_room_for_file_bytes() {
     let flow = UdpFlow::new(&interface("10.0.2.15/24", 68, None), PEER, 4000, "10.0.2.2:9000".parse().unwrap(), 32).unwrap();
-    assert_eq!(flow.max_payload(), 8);
+    assert_eq!(flow.payload(), 8);
 }
 
 proptest! {

@@ -1,27 +1,78 @@
-//! Frames of file bytes that the device gathers.
+//! The gathering way: frames of file bytes that the device reads itself.
 
 use std::io;
 
 use hal::{Burst, Offload, Pool};
 
-use super::port::buffers_of;
-use super::udp::Framing;
-use crate::file::{RegularFile, Span};
+use super::post::Posted;
+use super::{Content, UdpSend};
+use crate::file::{CacheError, RegularFile, Span};
 use crate::net::{HEADER_ROOM, UdpFlow};
+use crate::send::options::Framing;
+use crate::send::port::{Port, buffers_of};
+use crate::send::{CopyReason, SendError};
+
+impl UdpSend<'_> {
+    /// Posts at most `frames` frames of segments in windows.
+    pub(super) fn gather_burst(&mut self, flow: &UdpFlow, frames: usize) -> Result<usize, SendError> {
+        let Content::File { file, copy, .. } = &mut self.content else { return Ok(0) };
+        let Port { nic, windows, pool, .. } = &mut *self.port;
+        let (start, end, payload) = (self.position, self.end.unwrap_or(0), flow.payload() as u64);
+        let mapped = windows.mappable(file).min(end);
+        let span_end = mapped.min(start + frames as u64 * payload);
+        if span_end > start {
+            match windows.prepare(file, start, span_end) {
+                Ok(()) => {}
+                Err(CacheError::Busy) => {
+                    self.blocked = true;
+                    return Ok(0);
+                }
+                Err(CacheError::Map(error)) => {
+                    tracing::warn!("{} is copied: {error}", file.name());
+                    *copy = Some(CopyReason::NotMappable);
+                    return Ok(0);
+                }
+            }
+        }
+        let span = windows.span(file, start, span_end);
+        let datagrams = Datagrams { flow, framing: self.options.framing, file, span, mapped, end };
+        let mut burst: Burst<'_> = std::mem::take(&mut self.burst);
+        match datagrams.push(&mut burst, pool, start, frames, &mut self.block) {
+            Ok(()) => {}
+            // The window is shorter than the file was: it was truncated before it was mapped.
+            Err(GatherError::Unmapped) => {
+                burst.clear();
+                return self.cannot_read(io::ErrorKind::UnexpectedEof.into());
+            }
+            Err(GatherError::Read(error)) => {
+                burst.clear();
+                return self.cannot_read(error);
+            }
+        }
+        let built = burst.len();
+        let posted = Posted::post(&mut **nic, &mut burst);
+        self.burst = burst.recycle();
+        self.blocked |= posted.frames < built || built == 0;
+        let position = end.min(start + posted.frames as u64 * payload);
+        let gathered = position.min(mapped).saturating_sub(start);
+        self.account(&posted, position, gathered, CopyReason::PartialLastPage);
+        posted.result()
+    }
+}
 
 /// What the frames of a burst are made of.
-pub(super) struct Datagrams<'a> {
-    pub flow: &'a UdpFlow,
-    pub framing: Framing,
-    pub file: &'a RegularFile,
+struct Datagrams<'a> {
+    flow: &'a UdpFlow,
+    framing: Framing,
+    file: &'a RegularFile,
     /// The windows of the file's bytes in front of `mapped`.
-    pub span: Option<Span<'a>>,
-    pub mapped: u64,
-    pub end: u64,
+    span: Option<Span<'a>>,
+    mapped: u64,
+    end: u64,
 }
 
 /// Why a frame could not be built.
-pub(super) enum GatherError {
+enum GatherError {
     /// The bytes that are in no window could not be read.
     Read(io::Error),
     /// The windows are shorter than they were said to be.
@@ -60,14 +111,7 @@ impl Headers {
 impl<'a> Datagrams<'a> {
     /// Adds at most `frames` frames of the bytes from `position` on, as long as there are buffers. `copy` is room for bytes that are in no
     /// window.
-    pub fn push(
-        &self,
-        burst: &mut Burst<'a>,
-        pool: &mut Pool,
-        position: u64,
-        frames: usize,
-        copy: &mut Vec<u8>,
-    ) -> Result<(), GatherError> {
+    fn push(&self, burst: &mut Burst<'a>, pool: &mut Pool, position: u64, frames: usize, copy: &mut Vec<u8>) -> Result<(), GatherError> {
         let mut position = self.push_full(burst, pool, position, frames)?;
         while burst.len() < frames && position < self.end {
             match self.push_any(burst, pool, position, copy)? {

@@ -1,82 +1,21 @@
-//! How fast a NIC and its driver send: the same work for every packet as DPDK's testpmd does in `txonly`.
+//! Transmission: for every packet what DPDK's testpmd does in `txonly`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hal::nic::HANG;
 use hal::{Burst, Mapping, Nic, NicError, Offload, Pool, PoolConfig};
-use serde::Serialize;
 
-/// What is sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TxLoad {
-    /// The bytes of each segment of a packet; the first has the headers.
-    pub segments: Vec<u32>,
-    /// Packets handed over with one doorbell.
-    pub burst: usize,
-    /// For how long.
-    pub duration: Duration,
-}
-
-/// What came of it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct TxFigures {
-    /// Packets completed.
-    pub frames: u64,
-    /// Packets a second.
-    pub pps: f64,
-    /// Bits of packets a second.
-    pub bits_per_second: f64,
-    /// Nanoseconds a packet that the driver was at work: in polls that posted or reaped something. In a guest whose clock counts instructions this is
-    /// their number.
-    pub busy_ns_per_frame: f64,
-    /// Polls that found nothing to do.
-    pub idle_polls: u64,
-    /// Doorbells rung.
-    pub doorbells: u64,
-    /// Descriptors written.
-    pub descriptors: u64,
-    /// The whole time.
-    pub seconds: f64,
-}
-
-/// A load that cannot be sent.
-#[derive(Debug, thiserror::Error)]
-pub enum BenchError {
-    /// The NIC.
-    #[error("{0}")]
-    Nic(#[from] NicError),
-    /// A load outside what is possible.
-    #[error("{0}")]
-    Load(String),
-    /// No memory.
-    #[error("no memory for packets: {0}")]
-    Memory(std::io::Error),
-}
-
-/// The headers of a UDP datagram, written into every packet: Ethernet, IPv4 and UDP without checksums, to a locally administered address.
-const HEADER: [u8; 42] = [
-    0x02, 0, 0, 0, 0, 2, 0x02, 0, 0, 0, 0, 1, 0x08, 0, // Ethernet
-    0x45, 0, 0, 50, 0, 0, 0x40, 0, 64, 17, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2, // IPv4, addresses for benchmarks (RFC 2544)
-    0, 9, 0, 9, 0, 30, 0, 0, // UDP, port 9 (discard)
-];
+use super::load::HEADER;
+use super::{BenchError, TxFigures, TxLoad};
 
 /// Sends until the time is over or `stop` is set.
 ///
 /// # Errors
 /// [`BenchError`].
 pub fn transmit(nic: &mut dyn Nic, load: &TxLoad, stop: &AtomicBool) -> Result<TxFigures, BenchError> {
-    let [first, rest @ ..] = load.segments.as_slice() else { return Err(BenchError::Load("a packet needs a segment".into())) };
-    let first = *first as usize;
-    if !(HEADER.len()..=2048).contains(&first) {
-        return Err(BenchError::Load(format!("a first segment of {first} bytes; it has {} to 2048", HEADER.len())));
-    }
-    if rest.contains(&0) {
-        return Err(BenchError::Load("an empty segment".into()));
-    }
-    if !(1..=256).contains(&load.burst) {
-        return Err(BenchError::Load(format!("a burst of {} packets; use 1 to 256", load.burst)));
-    }
+    load.check()?;
+    let rest = &load.segments[1..];
     let mut pool = Pool::new(PoolConfig { buffers: 4096, buffer_size: 2048 }).map_err(BenchError::Memory)?;
     let space = nic.space();
     nic.attach_pool(pool.attach(&space).map_err(NicError::from)?)?;
