@@ -16,6 +16,7 @@
 //! | [`file`](mod@file) | sources, windows of files that are mapped for the device, leases |
 //! | [`http`] | requests in, pieces of files out: HTTP/1.1 without a connection |
 //! | [`net`] | addresses, ARP and neighbour discovery, headers |
+//! | [`phy`] | any NIC for smoltcp, for programs that want sockets |
 //! | [`send`] | a port (NIC, buffers, windows, address), and UDP sends on it |
 //! | [`receive`] | the other end: an ordinary socket |
 //! | [`bench`](mod@bench) | how fast a NIC and its driver send |
@@ -30,5 +31,7 @@ pub mod device;
 pub mod file;
 pub mod http;
 pub mod net;
+#[cfg(feature = "smoltcp")]
+pub mod phy;
 pub mod receive;
 pub mod send;

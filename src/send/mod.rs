@@ -22,6 +22,8 @@ pub mod udp;
 pub use error::SendError;
 pub use options::{Framing, Stability, UdpOptions};
 pub use pace::Pacer;
+#[cfg(feature = "smoltcp")]
+pub(crate) use port::push_copied;
 pub use port::{Port, PortConfig};
 pub use report::{CopyReason, Report, Stop};
 pub use run::{Progress, Wait, run};

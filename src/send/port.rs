@@ -175,7 +175,7 @@ fn vlan(tag: u16) -> u16 {
 }
 
 /// Adds a frame whose bytes are all copied, over as many buffers as it takes. Whether there were buffers enough; if not, nothing is added.
-pub(super) fn push_copied(burst: &mut Burst<'_>, pool: &mut Pool, frame: &[u8], offload: Offload) -> bool {
+pub(crate) fn push_copied(burst: &mut Burst<'_>, pool: &mut Pool, frame: &[u8], offload: Offload) -> bool {
     let Some(buffers) = buffers_of(pool, frame) else { return false };
     let mut buffers = buffers.into_iter().flatten();
     let Some(header) = buffers.next() else { return false };
