@@ -78,6 +78,9 @@ impl Contexts {
     /// What a frame of `bytes` bytes with this request needs. A context in the answer counts as written.
     pub fn prepare(&mut self, offload: &Offload, bytes: u32) -> Result<Prepared, NicError> {
         self.usual = None;
+        if offload.flags.contains(OffloadFlags::UDP_SEGMENTATION) {
+            return Err(unsupported("segmentation of UDP"));
+        }
         let mut command = Command::DEXT | Command::IFCS;
         command.set(Command::VLE, offload.flags.contains(OffloadFlags::VLAN_TAG));
         let vlan_tag = if command.contains(Command::VLE) { offload.vlan_tag } else { 0 };

@@ -13,16 +13,7 @@ pub fn check(filter: &RxFilter) -> Result<(), NicError> {
             RECEIVE_ADDRESSES - 1
         )));
     }
-    if let Some(address) = filter.unicast.iter().find(|address| !address.is_valid_unicast()) {
-        return Err(NicError::Config(format!("{address} is not a station address")));
-    }
-    if let Some(address) = filter.multicast.iter().find(|address| !address.is_multicast()) {
-        return Err(NicError::Config(format!("{address} is not a group address")));
-    }
-    if let Some(vlan) = filter.vlans.iter().find(|vlan| **vlan > 4095) {
-        return Err(NicError::Config(format!("VLAN {vlan}; VLAN identifiers are 0 to 4095")));
-    }
-    Ok(())
+    filter.check()
 }
 
 /// Writes the address, multicast and VLAN tables. With RCTL disabled, or while it keeps filtering by what was there.

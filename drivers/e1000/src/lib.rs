@@ -263,7 +263,7 @@ impl Nic for E1000 {
 
     fn capabilities(&self) -> Capabilities {
         // Not segmentation over IPv6: the device's payload length includes the IP header (3.5.9), which no receiver takes.
-        let mut offloads = self.config.offloads - OffloadFlags::TCP6_SEGMENTATION;
+        let mut offloads = self.config.offloads - OffloadFlags::TCP6_SEGMENTATION - OffloadFlags::UDP_SEGMENTATION;
         if !self.config.vlan {
             offloads -= OffloadFlags::VLAN_TAG;
         }
@@ -273,6 +273,7 @@ impl Nic for E1000 {
             max_frame: self.config.max_frame(),
             max_segmentation: self.tx.max_segmentation(),
             vlan_strip: self.config.vlan,
+            whole_headers: false,
         }
     }
 

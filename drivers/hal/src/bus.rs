@@ -96,4 +96,7 @@ pub enum BusError {
     /// The device cannot be reset.
     #[error("the device cannot be reset: {0}")]
     Reset(String),
+    /// The device does not do what its specification says, or lacks what was asked for.
+    #[error("{0}")]
+    Refused(String),
 }

@@ -49,7 +49,7 @@ pub use frame::{Burst, Frame};
 pub use interrupt::Interrupt;
 pub use mac::MacAddress;
 pub use memory::{DmaMemory, SharedMemory};
-pub use nic::{Capabilities, Link, Nic, NicError, RxFilter, RxQueue, Statistics, TxQueue};
+pub use nic::{Capabilities, FeatureReport, Link, Nic, NicError, RxFilter, RxQueue, Statistics, TxQueue};
 pub use offload::{Offload, OffloadFlags};
 pub use pool::{Buffer, Pool, PoolConfig};
 pub use progress::{Fence, Progress};

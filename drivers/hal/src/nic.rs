@@ -24,6 +24,11 @@ pub trait Nic: Send {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
+    /// What the device offered, what the driver accepted of it, and why not the rest; empty where nothing is negotiated.
+    fn features(&self) -> Vec<FeatureReport> {
+        Vec::new()
+    }
+
     /// The space that its queues read from: map files there.
     fn space(&self) -> Arc<dyn DmaSpace>;
 
@@ -156,6 +161,24 @@ pub struct Capabilities {
     pub max_segmentation: u32,
     /// Whether it strips VLAN tags of received packets.
     pub vlan_strip: bool,
+    /// A frame to be cut carries the headers that it would have in one piece: the IP length, the IPv4 checksum, and a pseudo-header sum with
+    /// the length of all of it (virtio). Without it the [flags](OffloadFlags::TCP4_SEGMENTATION) say what the headers are.
+    pub whole_headers: bool,
+}
+
+/// One negotiated feature, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeatureReport {
+    /// The specification's name: `VIRTIO_NET_F_CSUM`.
+    pub name: &'static str,
+    /// The bit's number.
+    pub bit: u8,
+    /// The device has it.
+    pub offered: bool,
+    /// The driver uses it.
+    pub accepted: bool,
+    /// What it is for; or why it is not used although it is offered.
+    pub note: String,
 }
 
 /// The state of a link.
@@ -201,6 +224,25 @@ pub struct RxFilter {
     pub multicast: Vec<MacAddress>,
     /// VLANs to receive, 0 to 4095; empty: no filtering by VLAN.
     pub vlans: Vec<u16>,
+}
+
+impl RxFilter {
+    /// Checks that every entry can be what it is listed as.
+    ///
+    /// # Errors
+    /// [`NicError::Config`] names the first that cannot.
+    pub fn check(&self) -> Result<(), NicError> {
+        if let Some(address) = self.unicast.iter().find(|address| !address.is_valid_unicast()) {
+            return Err(NicError::Config(format!("{address} is not a station address")));
+        }
+        if let Some(address) = self.multicast.iter().find(|address| !address.is_multicast()) {
+            return Err(NicError::Config(format!("{address} is not a group address")));
+        }
+        if let Some(vlan) = self.vlans.iter().find(|vlan| **vlan > 4095) {
+            return Err(NicError::Config(format!("VLAN {vlan}; VLAN identifiers are 0 to 4095")));
+        }
+        Ok(())
+    }
 }
 
 /// What a transmit queue did.

@@ -19,12 +19,18 @@ bitflags! {
         const TCP6_SEGMENTATION = 1 << 4;
         /// Insert an 802.1Q tag.
         const VLAN_TAG = 1 << 5;
+        /// Cut a UDP datagram, over IPv4 or IPv6, into datagrams of `mss` payload bytes. Where a NIC does this, frames carry
+        /// [whole headers](crate::Capabilities::whole_headers). Includes the checksums.
+        const UDP_SEGMENTATION = 1 << 6;
     }
 }
 
 impl OffloadFlags {
     /// Both kinds of TCP segmentation.
     pub const SEGMENTATION: Self = Self::TCP4_SEGMENTATION.union(Self::TCP6_SEGMENTATION);
+
+    /// Everything that cuts a frame.
+    pub const CUTTING: Self = Self::SEGMENTATION.union(Self::UDP_SEGMENTATION);
 
     /// The names, as `ethtool -k` users know them, for tables and messages.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
@@ -35,6 +41,7 @@ impl OffloadFlags {
             (Self::TCP4_SEGMENTATION, "tso4"),
             (Self::TCP6_SEGMENTATION, "tso6"),
             (Self::VLAN_TAG, "vlan"),
+            (Self::UDP_SEGMENTATION, "uso"),
         ]
         .into_iter()
         .filter(move |(flag, _)| self.contains(*flag))

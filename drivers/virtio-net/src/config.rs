@@ -1,0 +1,136 @@
+//! How the driver is set up.
+
+use std::time::Duration;
+
+use hal::{MacAddress, NicError, OffloadFlags, RxFilter};
+
+use crate::features::Features;
+
+/// Which layout the rings have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Packed {
+    /// Packed where the device offers it.
+    #[default]
+    Auto,
+    /// Packed, or an error.
+    On,
+    /// Split.
+    Off,
+}
+
+/// Receive-side scaling: which packets go to which queue pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rss {
+    /// The Toeplitz key, 1 to 255 bytes; 40 are usual.
+    pub key: Vec<u8>,
+    /// The queue pair for each value of the hash's low bits; a power of two of entries, 1 to 32,768.
+    pub table: Vec<u16>,
+}
+
+/// Interrupt moderation: an interrupt comes when either is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coalescing {
+    /// Microseconds since the first packet.
+    pub usecs: u32,
+    /// Packets.
+    pub packets: u32,
+}
+
+/// How a [`VirtioNet`](crate::VirtioNet) is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtioNetConfig {
+    /// Transmit descriptors of a queue: 8 to 32,768; rounded down to a power of two and to the device's most. Default 256.
+    pub tx_descriptors: u16,
+    /// Receive descriptors of a queue, as above. Default 256.
+    pub rx_descriptors: u16,
+    /// Pairs of a transmit and a receive queue, 1 to 128. Default 1.
+    pub queue_pairs: u16,
+    /// The layout of the rings.
+    pub packed: Packed,
+    /// The largest IP packet in bytes, 68 to 65,535. Default: what the device says, else 1500.
+    pub mtu: Option<u16>,
+    /// The device reaches memory through an IOMMU (VFIO): it has to offer ACCESS_PLATFORM. Default false.
+    pub iommu: bool,
+    /// What the NIC offers to do for frames; less than all leaves the work to software. Default: all.
+    pub offloads: OffloadFlags,
+    /// Takes packets whose checksum the device has checked, or left out since they never were on a wire. Default true.
+    pub rx_checksum: bool,
+    /// Takes packets that the device has joined (large receive offload, the specification's GUEST_TSO and GUEST_USO). Default false.
+    pub lro: bool,
+    /// Offers to gather a frame from several segments. Default true.
+    pub gather: bool,
+    /// What is received from the start. Default: the station address and broadcast.
+    pub filter: RxFilter,
+    /// Another station address than the device's.
+    pub mac: Option<MacAddress>,
+    /// Spreads packets over the queue pairs as this says, where the device can.
+    pub rss: Option<Rss>,
+    /// Asks for the hash of received packets. Default false.
+    pub hash_report: bool,
+    /// Moderates transmit interrupts.
+    pub tx_coalescing: Option<Coalescing>,
+    /// Moderates receive interrupts.
+    pub rx_coalescing: Option<Coalescing>,
+    /// Features not to accept, whatever the device offers: to compare, and to work around.
+    pub refuse: Features,
+    /// How long a command on the control queue may take. Default 1 s.
+    pub patience: Duration,
+}
+
+impl Default for VirtioNetConfig {
+    fn default() -> Self {
+        Self {
+            tx_descriptors: 256,
+            rx_descriptors: 256,
+            queue_pairs: 1,
+            packed: Packed::Auto,
+            mtu: None,
+            iommu: false,
+            offloads: OffloadFlags::all(),
+            rx_checksum: true,
+            lro: false,
+            gather: true,
+            filter: RxFilter::default(),
+            mac: None,
+            rss: None,
+            hash_report: false,
+            tx_coalescing: None,
+            rx_coalescing: None,
+            refuse: Features::empty(),
+            patience: Duration::from_secs(1),
+        }
+    }
+}
+
+impl VirtioNetConfig {
+    /// Checks the ranges.
+    pub(crate) fn check(&self) -> Result<(), NicError> {
+        let error = |text: String| Err(NicError::Config(text));
+        for (ring, len) in [("transmit", self.tx_descriptors), ("receive", self.rx_descriptors)] {
+            if !(8..=32_768).contains(&len) {
+                return error(format!("a {ring} ring of {len} descriptors; virtio takes 8 to 32768"));
+            }
+        }
+        if !(1..=128).contains(&self.queue_pairs) {
+            return error(format!("{} queue pairs; this driver takes 1 to 128", self.queue_pairs));
+        }
+        if self.mtu.is_some_and(|mtu| mtu < 68) {
+            return error(format!("an MTU of {}; IPv4 needs 68 bytes at least", self.mtu.unwrap_or(0)));
+        }
+        if let Some(mac) = self.mac.filter(|mac| !mac.is_valid_unicast()) {
+            return error(format!("{mac} is not a station address"));
+        }
+        if let Some(rss) = &self.rss {
+            if rss.key.is_empty() || rss.key.len() > 255 {
+                return error(format!("an RSS key of {} bytes; virtio takes 1 to 255 (40 are usual)", rss.key.len()));
+            }
+            if !rss.table.len().is_power_of_two() || rss.table.len() > 32_768 {
+                return error(format!("an RSS table of {} entries; virtio takes a power of two up to 32768", rss.table.len()));
+            }
+            if let Some(pair) = rss.table.iter().find(|pair| **pair >= self.queue_pairs) {
+                return error(format!("the RSS table names queue pair {pair} of {}", self.queue_pairs));
+            }
+        }
+        self.filter.check()
+    }
+}
