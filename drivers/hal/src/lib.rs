@@ -6,7 +6,7 @@
 //! | room | holds |
 //! |---|---|
 //! | [`registers`], [`doorbell`] | device registers, mapped or by message, and the one write that starts a queue |
-//! | [`space`] | what a device can address: mapping memory, and ranges of files read-only |
+//! | [`space`], [`iova`] | what a device can address: mapping memory, and ranges of files read-only; which bus addresses are free |
 //! | [`memory`] | memory shared with a device; values go in and out by copy |
 //! | [`pool`] | packet buffers, which return to their pool when dropped, from any thread |
 //! | [`segment`], [`offload`], [`frame`] | what is sent: gathered segments, requests to the NIC, bursts of frames |
@@ -27,6 +27,7 @@ pub mod bus;
 pub mod doorbell;
 pub mod frame;
 pub mod interrupt;
+pub mod iova;
 pub mod mac;
 pub mod memory;
 pub mod nic;

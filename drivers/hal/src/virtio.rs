@@ -82,6 +82,11 @@ pub trait VirtioTransport: Send {
     /// When the device cannot be reached.
     fn queues(&mut self) -> Result<u16, BusError>;
 
+    /// Pairs of queues that serve as soon as they are enabled, where no control queue has to be told their number (vhost-user); `None` elsewhere.
+    fn implicit_pairs(&self) -> Option<u16> {
+        None
+    }
+
     /// The largest size of queue `index`; 0 when there is no such queue.
     ///
     /// # Errors

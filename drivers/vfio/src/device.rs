@@ -15,10 +15,10 @@ use crate::address::PciAddress;
 use crate::container::{Container, request};
 use crate::error::VfioError;
 use crate::interrupt::{InterruptKind, Interrupts};
-use crate::iova::AddressWidth;
 use crate::region::{OpenDevice, Region, is_mappable, registers};
 use crate::space::VfioSpace;
 use crate::sysfs::Sysfs;
+use hal::iova::AddressWidth;
 
 const DEVICE_RESET: std::ffi::c_ulong = request(11);
 

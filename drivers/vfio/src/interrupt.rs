@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use hal::interrupt::take_event;
 use hal::{Interrupt, RegisterError};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, eventfd};
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_ACTION_UNMASK, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_IRQ_SET_DATA_NONE, VFIO_PCI_INTX_IRQ_INDEX,
     VFIO_PCI_MSI_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX,
@@ -144,7 +145,7 @@ impl Interrupt for VfioInterrupt {
     fn wait(&mut self, timeout: Duration) -> Result<bool, RegisterError> {
         let gone = |what: &str, error: io::Error| RegisterError::Unreachable(format!("{what}: {error}"));
         self.unmask().map_err(|error| gone("unmasking INTx", error))?;
-        let came = take(self.vector.event.as_fd(), timeout).map_err(|error| gone("waiting for an interrupt", error))?;
+        let came = take_event(self.vector.event.as_fd(), timeout).map_err(|error| gone("waiting for an interrupt", error))?;
         if came {
             self.vector.masked.store(true, Ordering::Release);
         }
@@ -156,57 +157,5 @@ impl Interrupt for VfioInterrupt {
         // An error shows at the next wait, which tries again.
         let _ = self.unmask();
         Some(self.vector.event.as_fd())
-    }
-}
-
-/// Waits until the counter is not 0 and takes it: several interrupts are one, none is lost.
-fn take(event: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
-    let start = Instant::now();
-    loop {
-        let mut count = [0; 8];
-        match rustix::io::read(event, &mut count) {
-            Ok(_) => return Ok(true),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let left = timeout.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return Ok(false);
-        }
-        // Longer than 64 bits of seconds is for ever.
-        let left = Timespec::try_from(left).ok();
-        match poll(&mut [PollFd::from_borrowed_fd(event, PollFlags::IN)], left.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_before_the_wait_counts_and_several_are_one() {
-        let event = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
-        assert!(!take(event.as_fd(), Duration::ZERO).unwrap());
-        rustix::io::write(&event, &1_u64.to_ne_bytes()).unwrap();
-        rustix::io::write(&event, &1_u64.to_ne_bytes()).unwrap();
-        assert!(take(event.as_fd(), Duration::ZERO).unwrap());
-        let start = Instant::now();
-        assert!(!take(event.as_fd(), Duration::from_millis(20)).unwrap());
-        assert!(start.elapsed() >= Duration::from_millis(20));
-    }
-
-    #[test]
-    fn an_event_during_the_wait_ends_it() {
-        let event = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                std::thread::sleep(Duration::from_millis(10));
-                rustix::io::write(&event, &1_u64.to_ne_bytes()).unwrap();
-            });
-            assert!(take(event.as_fd(), Duration::MAX).unwrap());
-        });
     }
 }

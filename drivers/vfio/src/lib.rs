@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Sysfs`] (`listing`, `binding`, `interface`) | which NICs there are, whether they can be opened or why not, and handing them to vfio-pci and back |
 //! | [`PciDevice`] (`device`, `region`, `interrupt`) | a device: configuration space, BARs, interrupts, reset |
-//! | [`VfioSpace`] (`space`, `container`, `info`, `iova`, `memlock`) | what the device can address |
+//! | [`VfioSpace`] (`space`, `container`, `info`, `memlock`) | what the device can address |
 //! | `file_pages`, `frames` | a file's pages, and the proof that they are its own |
 //!
 //! Files are mapped `MAP_SHARED` and read-only, and pinned with `VFIO_DMA_MAP_FLAG_READ` alone. That is what works on page-cache pages
@@ -31,7 +31,6 @@ mod frames;
 mod info;
 mod interface;
 mod interrupt;
-mod iova;
 mod listing;
 #[cfg(test)]
 mod machine;
@@ -47,7 +46,6 @@ pub use error::{Holders, VfioError};
 pub use frames::{PageFrame, page_cache_frames};
 pub use info::{InfoError, IommuInfo};
 pub use interrupt::InterruptKind;
-pub use iova::{AddressWidth, Alignment, IovaAllocator};
 pub use listing::{Controller, Group, Member};
 pub use memlock::Memlock;
 pub use space::VfioSpace;

@@ -17,8 +17,8 @@ use crate::container::Container;
 use crate::file_pages::FilePages;
 use crate::frames::{PageFrame, frames_of};
 use crate::info::IommuInfo;
-use crate::iova::{AddressWidth, Alignment, IovaAllocator};
 use crate::memlock::Memlock;
+use hal::iova::{AddressWidth, Alignment, IovaAllocator};
 
 /// What a container takes where the kernel does not say how many maps are left (`dma_entry_limit` of vfio_iommu_type1).
 const MOST_MAPS: u32 = 65_535;

@@ -1,0 +1,63 @@
+//! What can go wrong with a back end.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hal::{BusError, RegisterError};
+
+/// A back end that cannot be reached or does not do its part.
+#[derive(Debug, thiserror::Error)]
+pub enum VhostUserError {
+    /// Nobody is there.
+    #[error("{}: {error}{}", path.display(), remedy(error, path))]
+    Connect {
+        /// the socket
+        path: PathBuf,
+        /// what the system said
+        error: io::Error,
+    },
+    /// Nobody came.
+    #[error("{}: no back end connected within {waited:?}; start it as a client of this socket", path.display())]
+    NobodyCame {
+        /// the socket
+        path: PathBuf,
+        /// for how long it was listened at
+        waited: Duration,
+    },
+    /// The socket cannot be listened at.
+    #[error("{}: cannot listen: {error}", path.display())]
+    Listen {
+        /// the socket
+        path: PathBuf,
+        /// what the system said
+        error: io::Error,
+    },
+    /// A message failed.
+    #[error("{}: {message}: {reason}", path.display())]
+    Message {
+        /// the socket
+        path: PathBuf,
+        /// which message, as the protocol names it
+        message: &'static str,
+        /// what came of it
+        reason: String,
+    },
+}
+
+fn remedy(error: &io::Error, path: &Path) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("; start the back end first, or listen for it: vhost-user:{},server=on", path.display())
+        }
+        io::ErrorKind::ConnectionRefused => "; its back end is gone: start it again".into(),
+        io::ErrorKind::PermissionDenied => "; you need the right to write to the socket".into(),
+        _ => String::new(),
+    }
+}
+
+impl From<VhostUserError> for BusError {
+    fn from(error: VhostUserError) -> Self {
+        Self::Register(RegisterError::Unreachable(error.to_string()))
+    }
+}

@@ -1,0 +1,192 @@
+//! A back end that is not ours (the crates `vhost-user-backend` and `virtio-queue`): a network device that keeps every frame sent to it, and sends it
+//! back.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use vhost::vhost_user::Listener;
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
+use vhost_user_backend::{ShutdownHandle, VhostUserBackendMut, VhostUserDaemon, VringRwLock, VringT};
+use virtio_queue::QueueT as _;
+use vm_memory::{Bytes, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
+
+/// The header in front of a frame (VIRTIO 1.3, 5.1.6).
+const HEADER: usize = 12;
+
+const VERSION_1: u64 = 1 << 32;
+const PROTOCOL_FEATURES: u64 = 1 << 30;
+
+/// Frames that were sent, headers included.
+pub type Frames = Arc<Mutex<Vec<Vec<u8>>>>;
+
+struct LoopBack {
+    features: u64,
+    frames: Frames,
+    memory: Option<GuestMemoryAtomic<GuestMemoryMmap>>,
+    waiting: Vec<Vec<u8>>,
+}
+
+impl LoopBack {
+    /// Takes what was sent, gives back what there is room for.
+    fn serve(&mut self, vrings: &[VringRwLock]) -> io::Result<()> {
+        let memory = self.memory.as_ref().ok_or_else(|| io::Error::other("rings before memory"))?.memory();
+        let broken = |error: virtio_queue::Error| io::Error::other(error.to_string());
+        let mut sent = vrings[1].get_mut();
+        let mut some = false;
+        while let Some(chain) = sent.get_queue_mut().pop_descriptor_chain(memory.clone()) {
+            let (head, mut frame) = (chain.head_index(), Vec::new());
+            for descriptor in chain {
+                let start = frame.len();
+                frame.resize(start + descriptor.len() as usize, 0);
+                memory.read_slice(&mut frame[start..], descriptor.addr()).map_err(io::Error::other)?;
+            }
+            self.waiting.push(frame.clone());
+            self.frames.lock().unwrap().push(frame);
+            sent.add_used(head, 0).map_err(broken)?;
+            some = true;
+        }
+        if some {
+            sent.signal_used_queue()?;
+        }
+        drop(sent);
+        let mut receives = vrings[0].get_mut();
+        let mut some = false;
+        while !self.waiting.is_empty() {
+            let Some(chain) = receives.get_queue_mut().pop_descriptor_chain(memory.clone()) else { break };
+            let mut frame = self.waiting.remove(0);
+            frame[..HEADER].fill(0);
+            frame[10] = 1; // num_buffers
+            let (head, mut done) = (chain.head_index(), 0);
+            for descriptor in chain {
+                let len = (frame.len() - done).min(descriptor.len() as usize);
+                memory.write_slice(&frame[done..done + len], descriptor.addr()).map_err(io::Error::other)?;
+                done += len;
+            }
+            receives.add_used(head, done as u32).map_err(broken)?;
+            some = true;
+        }
+        if some {
+            receives.signal_used_queue()?;
+        }
+        Ok(())
+    }
+}
+
+impl VhostUserBackendMut for LoopBack {
+    type Bitmap = ();
+    type Vring = VringRwLock;
+
+    fn num_queues(&self) -> usize {
+        2
+    }
+
+    fn max_queue_size(&self) -> usize {
+        1024
+    }
+
+    fn features(&self) -> u64 {
+        self.features | VERSION_1 | PROTOCOL_FEATURES
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK
+    }
+
+    fn set_event_idx(&mut self, _enabled: bool) {}
+
+    fn update_memory(&mut self, memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
+        self.memory = Some(memory);
+        Ok(())
+    }
+
+    fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
+        new_event_consumer_and_notifier(EventFlag::NONBLOCK).ok()
+    }
+
+    fn handle_event(&mut self, _event: u16, _set: EventSet, vrings: &[VringRwLock], _thread: usize) -> io::Result<()> {
+        self.serve(vrings)
+    }
+}
+
+/// A back end that runs until it is dropped.
+pub struct BackEnd {
+    /// What was sent to it.
+    pub frames: Frames,
+    stop: ShutdownHandle,
+    thread: Option<JoinHandle<()>>,
+    path: PathBuf,
+}
+
+impl BackEnd {
+    /// Listens at `path` with `features` besides VERSION_1, and serves one connection, made by the time the returned closure's value is asked for.
+    pub fn listen(path: &Path, features: u64) -> Pending {
+        let _ = std::fs::remove_file(path);
+        let listener = Listener::new(path, true).unwrap();
+        Self::start(path, features, Some(listener))
+    }
+
+    /// Connects to a front end that listens at `path`.
+    pub fn connect(path: &Path, features: u64) -> Pending {
+        Self::start(path, features, None)
+    }
+
+    fn start(path: &Path, features: u64, listener: Option<Listener>) -> Pending {
+        let frames = Frames::default();
+        let back_end = LoopBack { features, frames: Arc::clone(&frames), memory: None, waiting: Vec::new() };
+        let (sender, started) = std::sync::mpsc::channel();
+        let own = path.to_owned();
+        let thread = std::thread::spawn(move || {
+            let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+            let mut daemon = VhostUserDaemon::new("back-end".into(), Arc::new(RwLock::new(back_end)), memory).unwrap();
+            match listener {
+                Some(mut listener) => daemon.start(&mut listener).unwrap(),
+                None => daemon.start_client(own.to_str().unwrap()).unwrap(),
+            }
+            sender.send(daemon.shutdown_handle().unwrap()).unwrap();
+            // It ends when the front end goes, or by the handle.
+            let _ = daemon.wait();
+        });
+        Pending { frames, started, thread, path: path.to_owned() }
+    }
+}
+
+/// A back end that waits for its connection.
+pub struct Pending {
+    frames: Frames,
+    started: std::sync::mpsc::Receiver<ShutdownHandle>,
+    thread: JoinHandle<()>,
+    path: PathBuf,
+}
+
+impl Pending {
+    /// The back end, once it is connected.
+    pub fn connected(self) -> BackEnd {
+        let stop = self.started.recv_timeout(Duration::from_secs(20)).expect("a connection");
+        BackEnd { frames: self.frames, stop, thread: Some(self.thread), path: self.path }
+    }
+}
+
+impl Drop for BackEnd {
+    fn drop(&mut self) {
+        self.stop.shutdown();
+        let _ = self.thread.take().map(JoinHandle::join);
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Waits until `look` gives something.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "waited for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
