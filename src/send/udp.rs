@@ -166,6 +166,12 @@ impl<'p> UdpSend<'p> {
                     size,
                 })?;
                 let end = options.offset + options.length.unwrap_or(left).min(left);
+                if end == options.offset {
+                    tracing::warn!(
+                        "there is nothing to send of {}: no datagram goes out, and the receiver learns nothing of it",
+                        file.name()
+                    );
+                }
                 (Content::File { file, lease, copy: None }, Some(end))
             }
             Source::Stream(stream) => {
@@ -383,7 +389,7 @@ impl<'p> UdpSend<'p> {
 
     /// Posts at most `frames` frames of segments in windows.
     fn gather_burst(&mut self, flow: &UdpFlow, frames: usize) -> Result<usize, SendError> {
-        let Content::File { file, copy, .. } = &mut self.content else { return Ok(0) };
+        let Content::File { file, copy, lease } = &mut self.content else { return Ok(0) };
         let Port { nic, windows, pool, .. } = &mut *self.port;
         let (start, end, payload) = (self.position, self.end.unwrap_or(0), flow.payload() as u64);
         let mapped = windows.mappable(file).min(end);
@@ -393,6 +399,11 @@ impl<'p> UdpSend<'p> {
                 Ok(()) => {}
                 Err(CacheError::Busy) => {
                     self.blocked = true;
+                    return Ok(0);
+                }
+                // A file that has become shorter meanwhile cannot be mapped, nor read.
+                Err(CacheError::Map(_)) if lease.is_none() && file.changed().unwrap_or(false) => {
+                    self.look_for_change()?;
                     return Ok(0);
                 }
                 Err(CacheError::Map(error)) => {
