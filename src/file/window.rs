@@ -23,6 +23,8 @@ const WINDOW: u64 = 4 << 20;
 pub struct WindowCache {
     space: Arc<dyn DmaSpace>,
     limits: DmaLimits,
+    /// What was asked for, and what of that the space allows.
+    wanted: u64,
     budget: u64,
     /// The size of a window in bytes.
     window: u64,
@@ -91,11 +93,11 @@ impl WindowCache {
     /// A cache for `space` of at most `budget` bytes, or of what the space allows when that is less.
     pub fn new(space: Arc<dyn DmaSpace>, budget: u64) -> Self {
         let limits = space.limits();
-        let budget = budget.min(limits.bytes);
+        let (wanted, budget) = (budget, budget.min(limits.bytes));
         // A datagram may lie across two windows, so two have to fit.
         let window = (budget / 2).checked_ilog2().map_or(0, |log| 1 << log).clamp(limits.granule, WINDOW.max(limits.granule));
         let (current, in_use, windows, retired, statistics) = Default::default();
-        Self { space, budget, window, limits, current, in_use, windows, retired, mapped: 0, clock: 0, statistics }
+        Self { space, wanted, budget, window, limits, current, in_use, windows, retired, mapped: 0, clock: 0, statistics }
     }
 
     /// How far from the start a file can be mapped: all of it, but for a partial last page where the space cannot take that.
@@ -167,11 +169,12 @@ impl WindowCache {
         let end = if self.limits.whole_files { mappable } else { mappable.min(key.start + self.window) };
         let len = end.saturating_sub(key.start);
         self.sweep()?;
-        if len > self.budget {
-            let reason = format!("the budget for windows is {} bytes (--window-budget, or the space's own limit)", self.budget);
+        if len > self.wanted {
+            let reason = format!("the budget for windows is {} bytes (--window-budget); give it at least {len}", self.wanted);
             return Err(DmaError::Full { len, reason }.into());
         }
-        while self.mapped + len > self.budget || self.space.limits().maps == 0 {
+        // Where the space itself has less room than that, its own refusal says how to have more.
+        while len <= self.budget && (self.mapped + len > self.budget || self.space.limits().maps == 0) {
             let soon: u64 = self.retired.iter().map(|retired| retired.mapping.len()).sum();
             if soon > 0 && self.mapped - soon + len <= self.budget {
                 // What is retired already makes room as soon as frames complete; nothing else has to go.

@@ -96,6 +96,12 @@ impl<'p> UdpSend<'p> {
                     size,
                 })?;
                 let end = options.offset + options.length.unwrap_or(left).min(left);
+                if end == options.offset {
+                    tracing::warn!(
+                        "there is nothing to send of {}: no datagram goes out, and the receiver learns nothing of it",
+                        file.name()
+                    );
+                }
                 (Content::File { file, lease, copy: None }, Some(end))
             }
             Source::Stream(stream) => {

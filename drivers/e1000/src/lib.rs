@@ -6,6 +6,7 @@
 //! | room | holds |
 //! |---|---|
 //! | `registers`, `descriptor` | the manual's names and layouts |
+//! | `start` | reset, EEPROM, PHY: from whatever state to a device that stands still |
 //! | `tx`, `context` | the transmit ring, and checksum and segmentation requests |
 //! | `rx`, `filter` | the receive ring, and which packets reach it |
 //! | `statistics` | the device's counters |
@@ -20,11 +21,12 @@ mod descriptor;
 mod filter;
 mod registers;
 mod rx;
+mod start;
 mod statistics;
 mod tx;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hal::pool::PoolMapping;
 use hal::{
@@ -32,17 +34,13 @@ use hal::{
     Statistics, TxQueue, barrier,
 };
 
-use registers::{
-    Causes, Control, EepromRead, ReceiveChecksum, ReceiveControl, Status, TIPG_COPPER, TransmitControl, VLAN_ETHER_TYPE, offset,
-};
+use registers::{Causes, Control, ReceiveChecksum, ReceiveControl, Status, TIPG_COPPER, TransmitControl, VLAN_ETHER_TYPE, offset};
 use rx::RxRing;
+use start::{read_station_address, reset_device, restore_phy, stop_device};
 use tx::TxRing;
 
 /// Vendor and device of the 82540EM.
 pub const IDENTITY: (u16, u16) = (0x8086, 0x100e);
-
-/// How long the device may take for a reset or an EEPROM word; the manual says microseconds.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How an [`E1000`] is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +136,7 @@ impl E1000 {
         }
         reset_device(&registers)?;
         let mac = read_station_address(&registers)?;
+        restore_phy(&registers)?;
         device.set_bus_master(true)?;
         let space = device.dma();
         let tx = TxRing::new(&space, &registers, config.tx_descriptors, config.max_frame(), config.vlan)?;
@@ -180,75 +179,6 @@ impl E1000 {
         let mut control = filter::receive_control(&self.config.filter) | ReceiveControl::EN | ReceiveControl::SECRC;
         control.set(ReceiveControl::LPE, self.config.mtu > 1500);
         control
-    }
-}
-
-/// Stops and resets the device (13.4.1, RST), and waits for the end of it.
-fn reset_device(registers: &Registers) -> Result<(), NicError> {
-    let control = registers.read::<u32>(offset::CTRL)?;
-    if control == u32::MAX && registers.read::<u32>(offset::STATUS)? == u32::MAX {
-        return Err(NicError::Vanished { register: "CTRL" });
-    }
-    stop_device(registers)?;
-    registers.write::<u32>(offset::CTRL, control | Control::RST.bits())?;
-    // "Software must wait at least 1 us before it reads" (13.4.1): the device does not answer meanwhile.
-    std::thread::sleep(Duration::from_micros(10));
-    wait_until("the end of the reset", "CTRL.RST", || {
-        Ok(!Control::from_bits_retain(registers.read::<u32>(offset::CTRL)?).contains(Control::RST))
-    })?;
-    registers.write::<u32>(offset::IMC, u32::MAX)?;
-    // A model may take RST for done without a reset of its units; stopping them again makes sure.
-    stop_units(registers)
-}
-
-/// Interrupts, receive and transmit units off: no access to memory afterwards.
-fn stop_device(registers: &Registers) -> Result<(), NicError> {
-    registers.write::<u32>(offset::IMC, u32::MAX)?;
-    stop_units(registers)
-}
-
-fn stop_units(registers: &Registers) -> Result<(), NicError> {
-    registers.write::<u32>(offset::RCTL, 0)?;
-    registers.write::<u32>(offset::TCTL, TransmitControl::PSP.bits())?;
-    // The read makes sure that the writes have arrived.
-    registers.read::<u32>(offset::STATUS)?;
-    Ok(())
-}
-
-/// The station address, from the first three words of the EEPROM (5.6.1).
-fn read_station_address(registers: &Registers) -> Result<MacAddress, NicError> {
-    let mut address = [0; 6];
-    for (word, bytes) in address.chunks_exact_mut(2).enumerate() {
-        registers.write::<u32>(offset::EERD, EepromRead::START.bits() | (word as u32) << 8)?;
-        let mut data = 0;
-        wait_until("an EEPROM read", "EERD.DONE", || {
-            data = registers.read::<u32>(offset::EERD)?;
-            if data == u32::MAX {
-                return Err(NicError::Vanished { register: "EERD" });
-            }
-            Ok(EepromRead::from_bits_retain(data).contains(EepromRead::DONE))
-        })?;
-        bytes.copy_from_slice(&((data >> 16) as u16).to_le_bytes());
-    }
-    let address = MacAddress(address);
-    if address.is_valid_unicast() {
-        Ok(address)
-    } else {
-        Err(NicError::WrongDevice(format!("the EEPROM gives {address} as the station address")))
-    }
-}
-
-/// Waits, at most [`PATIENCE`], for something that takes the device microseconds.
-fn wait_until(what: &'static str, register: &'static str, mut done: impl FnMut() -> Result<bool, NicError>) -> Result<(), NicError> {
-    let start = Instant::now();
-    loop {
-        if done()? {
-            return Ok(());
-        }
-        if start.elapsed() > PATIENCE {
-            return Err(NicError::Timeout { what, register, waited: PATIENCE });
-        }
-        std::thread::sleep(Duration::from_micros(20));
     }
 }
 

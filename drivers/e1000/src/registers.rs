@@ -10,6 +10,8 @@ pub mod offset {
     pub const STATUS: u64 = 0x0008;
     /// EEPROM read.
     pub const EERD: u64 = 0x0014;
+    /// MDI control: the PHY's registers.
+    pub const MDIC: u64 = 0x0020;
     /// VLAN Ethernet type.
     pub const VET: u64 = 0x0038;
     /// Interrupt cause; clears when read.
@@ -76,8 +78,10 @@ pub mod offset {
     pub const RAL: u64 = 0x5400;
     /// VLAN filter table array, 128 words.
     pub const VFTA: u64 = 0x5600;
+    /// Management control.
+    pub const MANC: u64 = 0x5820;
     /// The end of what the driver uses.
-    pub const END: u64 = 0x5800;
+    pub const END: u64 = 0x5824;
 }
 
 /// Entries of the receive address table (RAL/RAH); the first is the station address.
@@ -133,6 +137,42 @@ bitflags! {
         const START = 1 << 0;
         /// The data is there.
         const DONE = 1 << 4;
+        const _ = !0;
+    }
+
+    /// MDI control (13.4.6): data in bits 15:0, the PHY's register at bit 16, the PHY at bit 21.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct MdiControl: u32 {
+        /// Write the data.
+        const WRITE = 1 << 26;
+        /// Read.
+        const READ = 1 << 27;
+        /// Done.
+        const READY = 1 << 28;
+        /// The PHY did not answer.
+        const ERROR = 1 << 30;
+        const _ = !0;
+    }
+
+    /// The control register of the PHY (IEEE 802.3, 22.2.4.1).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct PhyControl: u16 {
+        /// With [`SPEED_100`](Self::SPEED_100) clear: 1000 Mbit/s.
+        const SPEED_1000 = 1 << 6;
+        /// Full duplex.
+        const FULL_DUPLEX = 1 << 8;
+        /// Negotiate again.
+        const RESTART = 1 << 9;
+        /// Cut off from the MAC.
+        const ISOLATE = 1 << 10;
+        /// Without power.
+        const POWER_DOWN = 1 << 11;
+        /// Negotiate.
+        const NEGOTIATE = 1 << 12;
+        /// 100 Mbit/s.
+        const SPEED_100 = 1 << 13;
+        /// What is sent is received.
+        const LOOP_BACK = 1 << 14;
         const _ = !0;
     }
 
@@ -193,5 +233,13 @@ bitflags! {
     }
 }
 
+/// The internal PHY's address (8.2).
+pub const PHY: u32 = 1;
+/// MANC: the management firmware answers ARP.
+pub const MANC_ARP: u32 = 1 << 13;
+/// The words of the EEPROM that its checksum is over, and what they add up to (5.6.35).
+pub const EEPROM_WORDS: u8 = 0x40;
+/// What the words of the EEPROM add up to.
+pub const EEPROM_SUM: u16 = 0xbaba;
 /// RAH: the entry is valid (13.5.2).
 pub const RAH_VALID: u32 = 1 << 31;

@@ -42,7 +42,14 @@ pub struct TxRing {
     completed: u64,
     counters: TxCounters,
     watch: Watch,
+    /// The last frame was segmented by the device.
+    after_segmentation: bool,
 }
+
+/// The part may report the last descriptor of a segmentation, or of the frame behind one, before it has read all of it: so the frame's last
+/// bytes get a descriptor of their own, which is reported instead (Linux' e1000 driver, "premature write-back"). The usual frames have
+/// no segmentation before them, so this costs them nothing.
+const SENTINEL: u32 = 4;
 
 /// What one doorbell announced. Its last descriptor reports for all of it.
 struct Batch {
@@ -81,6 +88,7 @@ impl TxRing {
             completed: 0,
             counters: TxCounters::default(),
             watch: Watch::default(),
+            after_segmentation: false,
         })
     }
 
@@ -122,6 +130,7 @@ impl TxRing {
         self.contexts.forget();
         (self.tail, self.free) = (0, self.ring.len() - 1);
         self.watch = Watch::default();
+        self.after_segmentation = false;
         lost
     }
 
@@ -183,9 +192,16 @@ impl TxRing {
             return Err(NicError::UnsupportedOffload("a VLAN tag (see E1000Config::vlan)".to_owned()));
         }
         let limit = if segmented { self.max_segmentation() } else { self.max_frame };
-        // Room for the worst case first: a context, padding, and all pieces cut at the descriptors' limit.
-        let cuts = |len: u32| 1 + ((len - 1) / MAX_DATA) as usize;
-        let needed = frame.segments.iter().fold(2 + cuts(frame.header.len() as u32), |needed, segment| needed + cuts(segment.len()));
+        // Room for the worst case first: a context, padding or a sentinel, and all pieces cut at the descriptors' limit.
+        let needed = |most: u32| {
+            let cuts = |len: u32| 1 + (len.saturating_sub(1) / most) as usize;
+            frame.segments.iter().fold(2 + cuts(frame.header.len() as u32), |needed, segment| needed + cuts(segment.len()))
+        };
+        // The part reserves room in its FIFO for four segments a descriptor: Linux' driver lets no descriptor have more. A header is never cut,
+        // and a ring that is too short for so many descriptors (a tiny MSS) gets longer ones.
+        let few = (u32::from(mss) * 4).clamp(u32::from(payload_start).max(1), MAX_DATA);
+        let most = if segmented && needed(few) < usize::from(self.ring.len()) { few } else { MAX_DATA };
+        let needed = needed(most);
         if bytes > limit || needed >= usize::from(self.ring.len()) {
             return Err(NicError::FrameTooLong {
                 bytes,
@@ -211,22 +227,27 @@ impl TxRing {
         if let Some(context) = context {
             write(context.descriptor());
         }
-        let mut write_cut = |mut address, mut left: u32| {
+        let mut write_cut = |mut address, mut left: u32, sentinel: u32| {
             while left > 0 {
-                let len = left.min(MAX_DATA);
+                let len = left.min(most);
+                let len = if len == left && len > 2 * SENTINEL { len - sentinel } else { len };
                 write([address, template | u64::from(len)]);
                 address += u64::from(len);
                 left -= len;
             }
         };
-        write_cut(header, frame.header.len() as u32);
-        for segment in frame.segments {
-            self.addresses.segment(segment).into_iter().for_each(|address| write_cut(address, segment.len()));
-        }
         // Not what is to be segmented: the padding would become payload. The device pads its segments.
-        if bytes < SHORTEST && !segmented {
-            write_cut(self.ring.zeros(), SHORTEST - bytes);
+        let padding = if segmented { 0 } else { SHORTEST.saturating_sub(bytes) };
+        // The padding has a descriptor of its own anyway, and a header must not be cut.
+        let wanted = (segmented && bytes - u32::from(payload_start) > SENTINEL) || (self.after_segmentation && padding == 0);
+        let sentinel = |last: bool| if wanted && last { SENTINEL } else { 0 };
+        write_cut(header, frame.header.len() as u32, sentinel(frame.segments.is_empty()));
+        for (index, segment) in frame.segments.iter().enumerate() {
+            let sentinel = sentinel(index + 1 == frame.segments.len());
+            self.addresses.segment(segment).into_iter().for_each(|address| write_cut(address, segment.len(), sentinel));
         }
+        write_cut(self.ring.zeros(), padding, 0);
+        self.after_segmentation = segmented;
         run.tail = self.ring.after(run.tail, taken);
         run.command = descriptor::last_command(template);
         self.ring.write_byte(self.ring.previous(run.tail), descriptor::COMMAND_BYTE, run.command.bits());

@@ -18,7 +18,7 @@ pub enum VfioError {
     #[error("there is no PCI device {0}; `pagewire nics` lists the NICs that there are")]
     NoDevice(PciAddress),
     /// A device of another class.
-    #[error("{address} is not a NIC but {name} (class {class:06x}); `pagewire nics` lists the NICs that there are")]
+    #[error("{address} is not a NIC, its class is {class:06x} ({name}); `pagewire nics` lists the NICs that there are")]
     NotANic {
         /// the device
         address: PciAddress,

@@ -7,6 +7,11 @@ use rustix::process::{Resource, getrlimit};
 /// `CAP_IPC_LOCK` (capabilities(7)).
 const CAP_IPC_LOCK: u32 = 14;
 
+/// Two windows of files, of 4 MiB each, which a frame may lie across.
+const WINDOWS: u64 = 8 << 20;
+/// For rings, packet buffers and windows: what a send with the usual settings locks, and some room.
+const ENOUGH: u64 = 16 << 20;
+
 /// The limit on pinned memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memlock {
@@ -40,7 +45,8 @@ impl Memlock {
         self.limit.filter(|_| !self.privileged).map_or(u64::MAX, |limit| limit.saturating_sub(self.locked))
     }
 
-    /// What to do when `len` bytes more are wanted and refused.
+    /// What to do when `len` bytes more are wanted and refused. The limit that it names is enough for everything that a send needs, not for
+    /// these bytes alone: the next refusal would only ask for more.
     pub(crate) fn remedy(&self, len: u64) -> String {
         let Some(limit) = self.limit else {
             return "the kernel has no memory for it".into();
@@ -51,12 +57,12 @@ impl Memlock {
         } else {
             ""
         };
-        let need = (self.locked + len).div_ceil(1024);
+        let need = self.locked.saturating_add(len).saturating_add(WINDOWS).max(ENOUGH).div_ceil(1024);
         format!(
-            "{doubt}at most {} KiB may be locked and {} KiB are, so a limit of {need} KiB is needed: `ulimit -l {need}` (or \
-             unlimited) in the shell that starts it, \
-             LimitMEMLOCK={need}K in a systemd unit, or for good `USER - memlock {need}` in /etc/security/limits.d/pagewire.conf and a new login; \
-             a smaller --window-budget needs less",
+            "{doubt}at most {} KiB may be locked and {} KiB are; a limit of {need} KiB is enough for rings, packet buffers and windows of files \
+             together (more keeps more of a file mapped): `ulimit -l {need}` (or unlimited) in the shell that starts it (root may raise it \
+             there), LimitMEMLOCK={need}K in a systemd unit, or for good `USER - memlock {need}` in /etc/security/limits.d/pagewire.conf and a \
+             new login",
             limit / 1024,
             self.locked / 1024
         )
@@ -76,11 +82,14 @@ mod tests {
         let text = memlock.remedy(6 << 20);
         assert!(
             text.contains("at most 8192 KiB")
-                && text.contains("ulimit -l 10240")
-                && text.contains("LimitMEMLOCK")
+                && text.contains("ulimit -l 18432")
+                && text.contains("LimitMEMLOCK=18432K")
                 && text.contains("limits.d"),
             "{text}"
         );
+        // The first ring is small; what comes behind it is not.
+        let text = Memlock { limit: Some(0), privileged: false, locked: 0 }.remedy(4096);
+        assert!(text.contains("a limit of 16384 KiB is enough"), "{text}");
     }
 
     #[test]

@@ -271,7 +271,7 @@ mod tests {
     fn a_refused_map_says_what_would_help() {
         let memlock = Memlock { limit: Some(8 << 20), privileged: false, locked: 8 << 20 };
         for (errno, expected) in [
-            (libc::ENOMEM, "ulimit -l 9216"),
+            (libc::ENOMEM, "ulimit -l 17408"),
             (libc::ENOSPC, "dma_entry_limit"),
             (libc::EOPNOTSUPP, "DAX"),
             (libc::EEXIST, "mapped already"),

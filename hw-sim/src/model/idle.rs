@@ -17,11 +17,16 @@ use hal::{
     SharedMemory,
 };
 
-/// The registers that have to answer (Intel 8254x manual, 13.4): the reset ends, the EEPROM has read.
+/// The registers that have to answer (Intel 8254x manual, 13.4): the reset ends, the EEPROM has read, the PHY is ready.
 const CTRL: u64 = 0x0000;
 const CTRL_RST: u32 = 1 << 26;
 const EERD: u64 = 0x0014;
 const EERD_DONE: u32 = 1 << 4;
+/// What the words of the EEPROM add up to, and where the one is that makes it so (5.6.35).
+const EEPROM_SUM: u16 = 0xbaba;
+const EEPROM_CHECKSUM: u32 = 0x3f;
+const MDIC: u64 = 0x0020;
+const MDIC_READY: u32 = 1 << 28;
 const TDBAL: u64 = 0x3800;
 const TDBAH: u64 = 0x3804;
 const TDLEN: u64 = 0x3808;
@@ -84,6 +89,15 @@ impl IdleDevice {
 }
 
 impl Inner {
+    /// The station address, zeros, and the checksum.
+    fn eeprom(&self, index: u32) -> u16 {
+        let mut address = self.mac.0.chunks_exact(2).map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
+        match index {
+            EEPROM_CHECKSUM => address.fold(EEPROM_SUM, u16::wrapping_sub),
+            _ => address.nth(index as usize).unwrap_or(0),
+        }
+    }
+
     fn load(&self, offset: u64) -> u32 {
         self.registers.get(offset as usize / 4).map_or(0, |register| register.load(Ordering::Relaxed))
     }
@@ -97,11 +111,8 @@ impl RegisterIo for IdleDevice {
     fn write(&self, offset: u64, _width: Width, value: u64) -> Result<(), RegisterError> {
         let value = match offset {
             CTRL => value as u32 & !CTRL_RST,
-            EERD => {
-                let word = (value as usize >> 8 & 0xff) * 2;
-                let data = self.0.mac.0.get(word..word + 2).map_or(0, |bytes| u32::from(bytes[1]) << 24 | u32::from(bytes[0]) << 16);
-                value as u32 | EERD_DONE | data
-            }
+            EERD => value as u32 | EERD_DONE | u32::from(self.0.eeprom(value as u32 >> 8 & 0xff)) << 16,
+            MDIC => value as u32 | MDIC_READY,
             TDT => {
                 self.0.doorbells.fetch_add(1, Ordering::Relaxed);
                 value as u32

@@ -61,8 +61,12 @@ impl FromStr for Rate {
 
     fn from_str(text: &str) -> Result<Self, NetError> {
         let error = |reason: String| NetError::Rate { text: text.to_owned(), reason };
-        let bits = quantity::parse(text, unit).map_err(error)?;
-        Self::new(bits).ok_or_else(|| error("at a rate of 0 nothing is ever sent".into()))
+        let nothing = || error("at a rate of 0 nothing is ever sent; leave it out to send without a bound".into());
+        // Nobody misses its unit.
+        if text.trim() == "0" {
+            return Err(nothing());
+        }
+        Self::new(quantity::parse(text, unit).map_err(error)?).ok_or_else(nothing)
     }
 }
 

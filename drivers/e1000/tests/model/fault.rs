@@ -148,6 +148,10 @@ fn a_start_in_a_fault_ends_in_time_with_a_typed_error_or_in_a_nic() {
             Fault::ResetNeverEnds => assert!(matches!(outcome, Err(NicError::Timeout { register: "CTRL.RST", .. }))),
             Fault::EepromNeverDone => assert!(matches!(outcome, Err(NicError::Timeout { register: "EERD.DONE", .. }))),
             Fault::EepromBlank => assert!(matches!(outcome, Err(NicError::WrongDevice(_)))),
+            Fault::EepromChecksumWrong => {
+                assert!(matches!(&outcome, Err(NicError::WrongDevice(reason)) if reason.contains("checksum")), "{outcome:?}");
+            }
+            Fault::PhyNeverReady => assert!(matches!(outcome, Err(NicError::Timeout { register: "MDIC.R", .. })), "{outcome:?}"),
             _ => outcome.unwrap_or_else(|error| panic!("{fault:?}: {error}")),
         }
         assert_eq!(model.mappings(), 0, "{fault:?}");

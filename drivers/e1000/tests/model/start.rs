@@ -157,3 +157,48 @@ fn a_pool_of_another_space_is_refused() {
     assert!(matches!(bench.nic.attach_pool(attached), Err(NicError::ForeignSpace)));
     bench.finish();
 }
+
+/// Registers that an earlier user may have left behind, and that a reset keeps.
+const MDIC: u64 = 0x0020;
+const MANC: u64 = 0x5820;
+/// A read and a write of register 0 of PHY 1 (13.4.6).
+const PHY_READ: u32 = 0b10 << 26 | 1 << 21;
+const PHY_WRITE: u32 = 0b01 << 26 | 1 << 21;
+
+/// An operation of the PHY, and its answer.
+fn phy(registers: &Registers, operation: u32) -> u32 {
+    registers.write::<u32>(MDIC, operation).unwrap();
+    let ready = |value: &u32| value >> 28 & 1 == 1;
+    std::iter::repeat_with(|| registers.read::<u32>(MDIC).unwrap()).take(10).find(ready).expect("the PHY answers") & 0xffff
+}
+
+#[test]
+fn a_phy_that_was_left_in_loop_back_or_without_power_negotiates_again() {
+    for left in [0x5140, 0x1940, 0x1540, 0x0d40] {
+        let model = E1000Model::new(MacAddress(STATION));
+        let registers = model.device().bar(0).unwrap();
+        phy(&registers, PHY_WRITE | left);
+        assert_eq!(phy(&registers, PHY_READ), left);
+        let nic = E1000::start(model.device(), E1000Config::default()).unwrap();
+        assert_eq!(phy(&registers, PHY_READ), 0x1140, "it was left at {left:#x}");
+        drop(nic);
+        assert_eq!(model.violations(), [""; 0]);
+    }
+    // What a user has set on purpose stays: 100 Mbit/s without negotiation.
+    let model = E1000Model::new(MacAddress(STATION));
+    let registers = model.device().bar(0).unwrap();
+    phy(&registers, PHY_WRITE | 0x2100);
+    drop(E1000::start(model.device(), E1000Config::default()).unwrap());
+    assert_eq!(phy(&registers, PHY_READ), 0x2100);
+}
+
+#[test]
+fn the_managements_firmware_does_not_answer_arp_any_more() {
+    let model = E1000Model::new(MacAddress(STATION));
+    let registers = model.device().bar(0).unwrap();
+    registers.write::<u32>(MANC, 1 << 13 | 1 << 17).unwrap();
+    let nic = E1000::start(model.device(), E1000Config::default()).unwrap();
+    assert_eq!(model.register(MANC), 1 << 17);
+    drop(nic);
+    assert_eq!(model.violations(), [""; 0]);
+}

@@ -146,6 +146,11 @@ impl E1000Model {
         self.lock().contexts
     }
 
+    /// The lengths of the descriptors that the last packet was gathered from.
+    pub fn last_packet(&self) -> Vec<usize> {
+        self.lock().last_packet.clone()
+    }
+
     /// What the register at `offset` holds. Has no side effects: nothing is cleared, nothing recorded, and no fault shows.
     pub fn register(&self, offset: u64) -> u32 {
         self.lock().peek(offset)

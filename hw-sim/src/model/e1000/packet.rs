@@ -121,6 +121,8 @@ impl State {
         if packet.data.is_empty() {
             return;
         }
+        let starts = std::iter::once(&0).chain(&packet.ends);
+        self.last_packet = packet.ends.iter().zip(starts).map(|(end, start)| end - start).collect();
         if segmented && packet.first.index != last.index {
             let of_packet = Command::VLE | Command::IFCS;
             let differ = (packet.first.command ^ last.command).intersects(of_packet);

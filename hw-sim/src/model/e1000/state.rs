@@ -37,6 +37,8 @@ pub(super) struct State {
     pub ipv6_payload_length_right: bool,
     pub doorbells: u64,
     pub contexts: u64,
+    /// The lengths of the data descriptors of the last packet.
+    pub last_packet: Vec<usize>,
     /// Frames on the wire since the last step.
     pub wire: Vec<Vec<u8>>,
     /// Causes whose delay has not run out.
@@ -84,6 +86,7 @@ impl State {
             ipv6_payload_length_right: false,
             doorbells: 0,
             contexts: 0,
+            last_packet: Vec::new(),
             wire: Vec::new(),
             delayed: Cause::empty(),
             cable: true,
