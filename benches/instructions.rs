@@ -15,6 +15,7 @@ use std::time::Duration;
 use e1000::{E1000, E1000Config};
 use hal::{Burst, Nic, Offload, OffloadFlags, Pool, PoolConfig};
 use hw_sim::model::idle::IdleDevice;
+use pagewire::bench::{Shape, Transmitter, Work};
 use pagewire::file::Source;
 use pagewire::net::Interface;
 use pagewire::send::{Framing, Port, PortConfig, Step, UdpOptions, UdpSend};
@@ -34,7 +35,7 @@ struct Case {
     run: fn(usize),
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 8] = [
     Case { name: "frame-64", what: "64-byte frame, one segment", target: Some(100.0), dpdk: Some(256.0), run: frame_64 },
     Case {
         name: "two-segments",
@@ -43,6 +44,8 @@ const CASES: [Case; 6] = [
         dpdk: Some(387.0),
         run: two_segments,
     },
+    Case { name: "bench-64", what: "a turn of `bench tx`, 64 bytes", target: Some(110.0), dpdk: Some(256.0), run: bench_64 },
+    Case { name: "bench-two", what: "a turn of `bench tx`, 64 + 1400 bytes", target: Some(150.0), dpdk: Some(387.0), run: bench_two },
     Case { name: "alternating", what: "the same, each with another request", target: None, dpdk: None, run: alternating },
     Case { name: "segmentation", what: "header + 14,480 bytes to be segmented", target: None, dpdk: None, run: segmentation },
     Case { name: "udp-raw", what: "UDP datagram of 1472 file bytes", target: Some(200.0), dpdk: None, run: udp_raw },
@@ -177,6 +180,29 @@ fn alternating(bursts: usize) {
 
 fn segmentation(bursts: usize) {
     segments::<14_480, 1>(bursts, [TSO]);
+}
+
+fn bench_64(bursts: usize) {
+    bench_tx(bursts, &[]);
+}
+
+fn bench_two(bursts: usize) {
+    bench_tx(bursts, &[1400]);
+}
+
+/// What `pagewire bench tx` does in one turn: reap, build a burst, post.
+fn bench_tx(bursts: usize, rest: &[u32]) {
+    let Bench { device, mut nic, mut pool } = bench();
+    let file = tempfile::tempfile().expect("a file");
+    let window = nic.space().map_file(file.as_fd(), 0..4096).expect("it maps");
+    let rest = rest.iter().map(|len| window.segment(0, *len).expect("inside the window")).collect();
+    let mut transmitter = Transmitter::new(nic.tx(0), &mut pool, Shape { first: 64, rest, prebuilt: false }, BURST);
+    for _ in 0..bursts {
+        measured(&mut || assert!(transmitter.poll().expect("it goes on")));
+        device.complete();
+    }
+    drop(transmitter);
+    nic.space().unmap(window).expect("it unmaps");
 }
 
 fn udp_raw(bursts: usize) {

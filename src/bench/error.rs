@@ -14,4 +14,17 @@ pub enum BenchError {
     /// No memory.
     #[error("no memory for packets: {0}")]
     Memory(std::io::Error),
+    /// A thread could not be pinned.
+    #[error("processor {cpu} cannot be used: {error}; name processors that this machine has and this process may use")]
+    Cpu {
+        /// the processor's number
+        cpu: usize,
+        /// what the system said
+        error: std::io::Error,
+    },
+    /// Nothing comes back.
+    #[error(
+        "no packet came back within {0:?}: something at the other end must send each one back, such as `pagewire bench forward`, and the link must be up"
+    )]
+    Silent(std::time::Duration),
 }

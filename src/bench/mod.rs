@@ -3,15 +3,24 @@
 //! | room | holds |
 //! |---|---|
 //! | `load`, `error` | what is asked for, and what cannot be |
-//! | `figures` | what came of it |
+//! | `session`, `threads`, `meter` | NICs with buffers; a thread for each queue; polls and what they cost |
 //! | `tx` | transmission, testpmd's `txonly` |
+//! | `figures` | what came of it |
 
 mod error;
 mod figures;
 mod load;
+mod meter;
+mod session;
+mod threads;
 mod tx;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::BenchError;
-pub use figures::TxFigures;
-pub use load::TxLoad;
-pub use tx::transmit;
+pub use figures::{Figures, Kind};
+pub use load::{LARGEST_BURST, Load};
+pub use meter::Work;
+pub use session::Session;
+pub use tx::{Shape, Transmitter};

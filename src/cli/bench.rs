@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use pagewire::bench::{self, TxFigures, TxLoad};
-use pagewire::device::{self, DeviceAddress, OpenOptions};
+use pagewire::bench::{Figures, Load, Session};
+use pagewire::device::{self, Device, DeviceAddress, OpenOptions};
 
 use super::{Failure, Outcome, interrupted, print, print_json, stop_flag, table};
 
@@ -62,9 +62,9 @@ impl Bench {
 impl Tx {
     fn run(self) -> Result<Outcome, Failure> {
         let stop = stop_flag()?;
-        let mut device = device::open(&self.nic, OpenOptions::default())?;
-        let load = TxLoad { segments: self.size, burst: self.burst, duration: Duration::from_secs(self.seconds) };
-        let figures = bench::transmit(&mut *device.nic, &load, &stop)?;
+        let Device { nic, rig: _rig } = device::open(&self.nic, OpenOptions::default())?;
+        let load = Load { segments: self.size, burst: self.burst, duration: Duration::from_secs(self.seconds), ..Load::default() };
+        let figures = Session::new(vec![nic], 1)?.transmit(&load, false, &stop)?;
         if self.json {
             print_json(&figures)?;
         } else {
@@ -74,7 +74,7 @@ impl Tx {
     }
 }
 
-fn rows(figures: &TxFigures) -> Vec<(&'static str, String)> {
+fn rows(figures: &Figures) -> Vec<(&'static str, String)> {
     vec![
         ("packets", table::grouped(figures.frames)),
         ("packets a second", table::grouped(figures.pps as u64)),

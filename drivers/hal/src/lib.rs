@@ -15,15 +15,17 @@
 //! | [`progress`] | how far a queue is, and when a retired mapping may go |
 //! | [`nic`] | the traits of a NIC and its queues |
 //! | [`bus`], [`interrupt`] | the traits of a device on a PCI bus |
+//! | [`cycles`] | the processor's clock, for measurements |
 //! | [`virtio`] | the trait of a virtio transport, which needs no PCI and no registers |
 //!
-//! All unsafe code of rings and DMA memory is in this crate (`memory`, `registers`, `doorbell`, `pool` with `free_list`); the drivers forbid it.
+//! All unsafe code of rings and DMA memory is in this crate (`memory`, `registers`, `doorbell`, `pool` with `free_list`, `cycles`); the drivers forbid it.
 
 #![deny(unsafe_code)]
 
 pub mod address_map;
 pub mod barrier;
 pub mod bus;
+pub mod cycles;
 pub mod doorbell;
 pub mod frame;
 pub mod interrupt;

@@ -56,6 +56,20 @@ pub trait Nic: Send {
     /// [`NicError::ForeignSpace`] when the pool was attached to another space.
     fn attach_pool(&mut self, pool: PoolMapping) -> Result<(), NicError>;
 
+    /// Lets one pair of queues, the transmit and the receive queue `pair`, use a pool's buffers: with a pool for each pair, none looks for its own
+    /// among those of the others. Where a driver does not tell them apart, all queues get it.
+    ///
+    /// # Errors
+    /// [`NicError::ForeignSpace`] when the pool was attached to another space.
+    ///
+    /// # Panics
+    /// When there is no such queue.
+    fn attach_pool_of(&mut self, pair: usize, pool: PoolMapping) -> Result<(), NicError> {
+        let (transmit, receive) = self.queues();
+        assert!(pair < transmit.max(receive), "no queue {pair}");
+        self.attach_pool(pool)
+    }
+
     /// How many (transmit, receive) queues there are; at least one each.
     fn queues(&self) -> (usize, usize);
 
