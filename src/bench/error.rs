@@ -11,6 +11,9 @@ pub enum BenchError {
     /// A load outside what is possible.
     #[error("{0}")]
     Load(String),
+    /// The file that is measured with.
+    #[error("the file that is measured with: {0}")]
+    File(std::io::Error),
     /// No memory.
     #[error("no memory for packets: {0}")]
     Memory(std::io::Error),

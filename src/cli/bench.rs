@@ -18,6 +18,7 @@ pub struct Bench {
 #[derive(Subcommand)]
 enum What {
     Tx(Tx),
+    Map(super::bench_map::Map),
 }
 
 /// Transmit: what testpmd's txonly does for every packet (a pool buffer, 42 header bytes, posted, reaped)
@@ -55,6 +56,7 @@ impl Bench {
     pub fn run(self) -> Result<Outcome, Failure> {
         match self.what {
             What::Tx(tx) => tx.run(),
+            What::Map(map) => map.run(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: a file a command.
 
 mod bench;
+mod bench_map;
 mod bind;
 mod demo;
 mod nics;

@@ -70,6 +70,7 @@ fn reason_text(reason: CopyReason) -> &'static str {
         CopyReason::NoChecksumOffload => "the NIC computes no checksum",
         CopyReason::Stream => "a stream has no pages",
         CopyReason::NotMappable => "the file could not be mapped",
+        CopyReason::BelowThreshold => "below the copy threshold",
     }
 }
 

@@ -84,6 +84,12 @@ pub enum CacheError {
     /// The budget is used up by windows that frames still refer to: complete some frames, and try again.
     #[error("all windows are in use")]
     Busy,
+    /// There is no window yet, and none was to be made.
+    #[error("the file is not mapped from byte {from} on")]
+    Cold {
+        /// where the first window that is missing starts
+        from: u64,
+    },
     /// It cannot be mapped at all: copy instead.
     #[error(transparent)]
     Map(#[from] DmaError),
@@ -103,6 +109,11 @@ impl WindowCache {
     /// How far from the start a file can be mapped: all of it, but for a partial last page where the space cannot take that.
     pub fn mappable(&self, file: &RegularFile) -> u64 {
         if self.limits.partial_page { file.size() } else { file.size() - file.size() % self.limits.granule }
+    }
+
+    /// The size of a window in bytes: `i64::MAX` where a space maps whole files only.
+    pub fn window_bytes(&self) -> u64 {
+        if self.limits.whole_files { i64::MAX as u64 } else { self.window }
     }
 
     /// What was done so far.
@@ -147,6 +158,21 @@ impl WindowCache {
         }
     }
 
+    /// As [`prepare`](Self::prepare), but maps nothing.
+    ///
+    /// # Errors
+    /// [`CacheError::Cold`] when a window is missing; what was prepared before stays so.
+    pub fn prepare_cached(&mut self, file: &RegularFile, start: u64, end: u64) -> Result<(), CacheError> {
+        let (first, last) = self.places(file, start, end);
+        for place in [first, last] {
+            let key = Key { file: *file.identity(), start: place };
+            if !self.windows.contains_key(&key) && !self.in_use.iter().any(|window| window.key == key) {
+                return Err(CacheError::Cold { from: place });
+            }
+        }
+        self.prepare(file, start, end)
+    }
+
     /// The windows of the last prepared range are no longer in use, but for frames that are posted: the send is over, or goes on elsewhere.
     pub fn release(&mut self) {
         self.current = None;
@@ -174,7 +200,7 @@ impl WindowCache {
             return Err(DmaError::Full { len, reason }.into());
         }
         // Where the space itself has less room than that, its own refusal says how to have more.
-        while len <= self.budget && (self.mapped + len > self.budget || self.space.limits().maps == 0) {
+        while len <= self.budget && self.mapped + len > self.budget {
             let soon: u64 = self.retired.iter().map(|retired| retired.mapping.len()).sum();
             if soon > 0 && self.mapped - soon + len <= self.budget {
                 // What is retired already makes room as soon as frames complete; nothing else has to go.
@@ -182,10 +208,19 @@ impl WindowCache {
             }
             self.evict_one()?;
         }
-        let mapping = self.space.map_file(file.as_fd(), key.start..end)?;
-        self.mapped += mapping.len();
-        self.statistics.mapped += 1;
-        Ok(mapping)
+        loop {
+            // Whether there is room for one more is for the space to say: to ask it first would take longer than to map a small window.
+            match self.space.map_file(file.as_fd(), key.start..end) {
+                Ok(mapping) => {
+                    self.mapped += mapping.len();
+                    self.statistics.mapped += 1;
+                    return Ok(mapping);
+                }
+                Err(DmaError::Full { .. }) if !self.retired.is_empty() => return Err(CacheError::Busy),
+                Err(DmaError::Full { .. }) if !self.windows.is_empty() => self.evict_one()?,
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Gives up the window that was unused for longest.

@@ -7,6 +7,7 @@
 //! | [`udp`] | [`UdpSend`]: a file or stream as UDP datagrams; one file for the gathering way, one for the copying way |
 //! | [`pace`] | [`Pacer`]: so many bits a second, no more |
 //! | [`report`] | [`Report`]: what was done |
+//! | [`mod@repeat`] | [`repeat()`]: a file several times, and what the later sends cost |
 //! | [`mod@run`] | [`run()`]: takes the steps, reads the clock, waits |
 //!
 //! Nothing here reads a clock but [`run()`]: time is an argument, so that everything also runs in virtual time.
@@ -15,16 +16,18 @@ pub mod error;
 pub mod options;
 pub mod pace;
 pub mod port;
+pub mod repeat;
 pub mod report;
 pub mod run;
 pub mod udp;
 
 pub use error::SendError;
-pub use options::{Framing, Stability, UdpOptions};
+pub use options::{COPY_BELOW, Framing, Stability, UdpOptions};
 pub use pace::Pacer;
 #[cfg(feature = "smoltcp")]
 pub(crate) use port::push_copied;
 pub use port::{Port, PortConfig};
+pub use repeat::{Cost, Repeated, repeat};
 pub use report::{CopyReason, Report, Stop};
 pub use run::{Progress, Wait, run};
 pub use udp::{Step, UdpSend};

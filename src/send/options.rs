@@ -59,7 +59,13 @@ pub struct UdpOptions {
     pub burst: usize,
     /// How the file is kept from changing.
     pub stability: Stability,
+    /// A file of fewer bytes than this, or what is left of one, is copied if it is not mapped already: to map so little costs more than it
+    /// saves. 0: nothing is copied that can be mapped. Default [`COPY_BELOW`].
+    pub copy_below: u64,
 }
+
+/// Where mapping begins to cost less than copying, as `pagewire bench map` measures it (docs/measurements.md).
+pub const COPY_BELOW: u64 = 64 << 10;
 
 impl UdpOptions {
     /// Everything of the file to `target`, by the defaults.
@@ -74,6 +80,7 @@ impl UdpOptions {
             rate: None,
             burst: 32,
             stability: Stability::Auto,
+            copy_below: COPY_BELOW,
         }
     }
 }

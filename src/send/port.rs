@@ -185,10 +185,10 @@ pub(crate) fn push_copied(burst: &mut Burst<'_>, pool: &mut Pool, frame: &[u8], 
 }
 
 /// The most buffers of a copied frame: 16,128 bytes over 2048 each.
-const MOST_BUFFERS: usize = 8;
+pub(crate) const MOST_BUFFERS: usize = 8;
 
 /// Copies bytes into as many buffers as it takes; `None` when there are not so many, or the bytes are more than any frame has.
-pub(super) fn buffers_of(pool: &mut Pool, bytes: &[u8]) -> Option<[Option<Buffer>; MOST_BUFFERS]> {
+pub(crate) fn buffers_of(pool: &mut Pool, bytes: &[u8]) -> Option<[Option<Buffer>; MOST_BUFFERS]> {
     let mut buffers = [const { None }; MOST_BUFFERS];
     let chunks = bytes.chunks(pool.buffer_size());
     if chunks.len() > MOST_BUFFERS {

@@ -20,6 +20,8 @@ pub enum CopyReason {
     Stream,
     /// The file could not be mapped for the device.
     NotMappable,
+    /// To map so few bytes costs more than to copy them ([`UdpOptions::copy_below`](crate::send::UdpOptions::copy_below)).
+    BelowThreshold,
 }
 
 /// How a send ended.
@@ -77,6 +79,11 @@ pub struct Report {
     pub windows: WindowStatistics,
     /// From the first doorbell to the last completion.
     pub seconds: f64,
+    /// Of the time that [`run`](crate::send::run()) took, how much it was at work: in turns of its loop that got on, all that they do included
+    /// (the kernel's part, reading the clock), but not the turns that found nothing to do. 0 where a loop of your own takes the steps.
+    pub busy_seconds: f64,
+    /// Processor time of this process meanwhile, the kernel's for it included, and waiting too, as far as it is not sleep. 0 as above.
+    pub cpu_seconds: f64,
     /// How it ended.
     pub stopped: Stop,
     /// How the file was kept from changing: `lease`, or `trust` and why.
@@ -92,6 +99,25 @@ impl Report {
             self.bytes_copied += bytes;
             *self.copy_reasons.entry(reason).or_default() += bytes;
         }
+    }
+
+    /// Adds what another send did. How it ended and how its file was kept are taken from it: of several sends, the last.
+    pub fn add(&mut self, other: &Self) {
+        self.bytes += other.bytes;
+        self.frames += other.frames;
+        self.descriptors += other.descriptors;
+        self.doorbells += other.doorbells;
+        self.bytes_gathered += other.bytes_gathered;
+        other.copy_reasons.iter().for_each(|(reason, bytes)| self.copied(*bytes, *reason));
+        self.windows.mapped += other.windows.mapped;
+        self.windows.hits += other.windows.hits;
+        self.windows.evicted += other.windows.evicted;
+        self.seconds += other.seconds;
+        self.busy_seconds += other.busy_seconds;
+        self.cpu_seconds += other.cpu_seconds;
+        self.stopped = other.stopped.clone();
+        self.stability.clone_from(&other.stability);
+        self.frames_lost += other.frames_lost;
     }
 
     /// Bits of file a second.
@@ -116,5 +142,18 @@ mod tests {
         assert_eq!(value["copy_reasons"], serde_json::json!({"partial-last-page": 5}));
         assert_eq!(value["windows"], serde_json::json!({"mapped": 0, "hits": 0, "evicted": 0}));
         assert_eq!(value["stopped"], "file changed: truncated");
+    }
+
+    #[test]
+    fn sends_add_up() {
+        let mut total = Report::default();
+        for stopped in [Stop::Complete, Stop::Interrupted] {
+            let mut one = Report { bytes: 7, frames: 2, seconds: 0.5, stopped, ..Report::default() };
+            one.copied(3, CopyReason::Stream);
+            one.windows.hits = 1;
+            total.add(&one);
+        }
+        assert_eq!((total.bytes, total.frames, total.bytes_copied, total.copy_reasons[&CopyReason::Stream]), (14, 4, 6, 6));
+        assert_eq!((total.windows.hits, total.seconds, total.stopped), (2, 1.0, Stop::Interrupted));
     }
 }

@@ -45,11 +45,13 @@ const TELL: Duration = Duration::from_millis(100);
 ///
 /// `tell` is called about ten times a second.
 pub fn run(send: &mut UdpSend<'_>, wait: Wait, stop: &AtomicBool, mut tell: impl FnMut(Progress)) -> Report {
-    let start = Instant::now();
+    let (start, processor) = (Instant::now(), processor_time());
     let (mut told, mut checked) = (Duration::ZERO, Duration::ZERO);
+    let mut busy = Busy::default();
     let mut waiter = Waiter { wait, interrupts: wait != Wait::Poll, idle_since: None };
     loop {
         let now = start.elapsed();
+        busy.turn(now);
         if stop.load(Ordering::Relaxed) {
             send.interrupt();
         }
@@ -65,15 +67,46 @@ pub fn run(send: &mut UdpSend<'_>, wait: Wait, stop: &AtomicBool, mut tell: impl
             }
             Ok(step)
         });
-        match step {
-            Ok(Step::Done) => return send.finish(now),
-            Ok(_) => {}
-            Err(error) => return send.fail(now, error),
+        let mut report = match step {
+            Ok(Step::Done) => send.finish(now),
+            Ok(step) => {
+                busy.got_on = step == Step::Busy;
+                if now.saturating_sub(told) > TELL {
+                    told = now;
+                    tell(send.progress());
+                }
+                continue;
+            }
+            Err(error) => send.fail(now, error),
+        };
+        report.busy_seconds = busy.time.as_secs_f64();
+        report.cpu_seconds = processor_time().saturating_sub(processor).as_secs_f64();
+        return report;
+    }
+}
+
+/// Processor time of this process so far, the kernel's for it included.
+pub(super) fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+/// The time of the turns that got on. The clock is read once a turn, so the reading is part of it.
+#[derive(Default)]
+struct Busy {
+    time: Duration,
+    last: Duration,
+    got_on: bool,
+}
+
+impl Busy {
+    /// A turn begins; the one before it is over.
+    #[inline]
+    fn turn(&mut self, now: Duration) {
+        if self.got_on {
+            self.time += now.saturating_sub(self.last);
         }
-        if now.saturating_sub(told) > TELL {
-            told = now;
-            tell(send.progress());
-        }
+        self.last = now;
     }
 }
 

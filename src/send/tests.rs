@@ -42,6 +42,11 @@ impl Bench {
         UdpOptions { station: Some(STATION), ..UdpOptions::to((PEER, 9000).into()) }
     }
 
+    /// However few bytes there are.
+    fn gathering() -> UdpOptions {
+        UdpOptions { copy_below: 0, ..Self::options() }
+    }
+
     /// Takes steps until the send is over or fails; a step takes 10 µs of virtual time, and a wait as long as it says.
     fn run(&mut self, source: Source, options: UdpOptions) -> Report {
         self.run_with(source, options, |_, _| ())
@@ -95,7 +100,7 @@ fn a_file_of_any_size_arrives_and_is_gathered() {
     for len in [0, 1, 17, 1472, 1473, 4095, 4096, 4097, 300_000] {
         let (path, content) = file(len);
         let mut bench = Bench::new();
-        let report = bench.run(Source::open(&path).unwrap(), Bench::options());
+        let report = bench.run(Source::open(&path).unwrap(), Bench::gathering());
         assert_eq!(report.stopped, Stop::Complete);
         assert!(bench.datagrams().concat() == content, "{len} bytes");
         assert_eq!((report.bytes, report.bytes_gathered, report.bytes_copied), (len as u64, len as u64, 0));
@@ -123,6 +128,92 @@ fn a_second_send_of_the_same_file_maps_nothing() {
     let second = bench.run(Source::open(&path).unwrap(), Bench::options());
     assert_eq!((first.windows.mapped, first.windows.hits), (1, 0));
     assert_eq!((second.windows.mapped, second.windows.hits), (0, 1));
+}
+
+#[test]
+fn a_small_file_is_copied_and_a_large_one_gathered() {
+    let threshold = COPY_BELOW as usize;
+    for (len, gathers) in [(1, false), (threshold - 1, false), (threshold, true), (3 * threshold + 5, true)] {
+        let (path, content) = file(len);
+        let mut bench = Bench::new();
+        let report = bench.run(Source::open(&path).unwrap(), Bench::options());
+        assert!(bench.datagrams().concat() == content, "{len} bytes");
+        if gathers {
+            assert_eq!((report.bytes_copied, report.windows.mapped), (0, 1), "{len} bytes");
+        } else {
+            assert_eq!((report.copy_reasons[&CopyReason::BelowThreshold], report.windows.mapped), (len as u64, 0));
+        }
+        bench.assert_clean();
+    }
+}
+
+#[test]
+fn a_window_that_is_there_is_used_however_few_bytes_are_wanted() {
+    let (path, content) = file(10_000);
+    let mut bench = Bench::new();
+    bench.run(Source::open(&path).unwrap(), Bench::gathering());
+    bench.wire.clear();
+    let report = bench.run(Source::open(&path).unwrap(), Bench::options());
+    assert!(bench.datagrams().concat() == content);
+    assert_eq!((report.bytes_gathered, report.windows.mapped, report.windows.hits), (10_000, 0, 1));
+}
+
+#[test]
+fn a_short_rest_behind_the_last_window_is_copied() {
+    // A datagram lies across the border, so it has a segment of the window and a copied one.
+    let window = 4 << 20;
+    let (path, content) = file(window + 10_000);
+    let mut bench = Bench::new();
+    for offset in [0, window - 100, window - 10, window, window + 1] {
+        bench.wire.clear();
+        let options = UdpOptions { offset: offset as u64, ..Bench::options() };
+        let report = bench.run(Source::open(&path).unwrap(), options);
+        assert_eq!(report.stopped, Stop::Complete);
+        assert!(bench.datagrams().concat() == content[offset..], "from {offset}");
+        let gathered = window.saturating_sub(offset) as u64;
+        assert_eq!((report.bytes_gathered, report.bytes_copied), (gathered, report.bytes - gathered), "from {offset}");
+        assert_eq!(report.copy_reasons.keys().collect::<Vec<_>>(), [&CopyReason::BelowThreshold], "from {offset}");
+        assert_eq!(report.windows.mapped, u64::from(offset == 0), "from {offset}");
+    }
+    bench.assert_clean();
+}
+
+#[test]
+fn passes_over_one_port_use_the_same_windows_and_ask_once_for_the_neighbour() {
+    let (path, content) = file(300_000);
+    let mut bench = Bench::new();
+    let Bench { model, port, wire, .. } = &mut bench;
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    // The device works in a thread of its own, as the clock is the real one here.
+    let repeated = std::thread::scope(|scope| {
+        let device = scope.spawn(|| {
+            let peer = Interface::new(STATION, Cidr::new(IpAddr::V4(PEER), 24).unwrap(), None, 1500, None).unwrap();
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                for frame in model.step() {
+                    let mut answer = Vec::new();
+                    if respond(&peer, &frame, &mut answer).is_some() {
+                        assert!(matches!(model.receive(&answer), Received::Delivered));
+                    }
+                    wire.push(frame);
+                }
+            }
+        });
+        let options = UdpOptions { station: None, ..Bench::options() };
+        let open = || Ok::<_, Box<dyn std::error::Error>>(Source::open(&path)?);
+        let repeated = repeat(port, open, &options, 3, Wait::Poll, &std::sync::atomic::AtomicBool::new(false), |_| ());
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        device.join().unwrap();
+        repeated.unwrap()
+    });
+    assert!(bench.datagrams().concat() == content.repeat(3));
+    assert_eq!(bench.wire.len() as u64, repeated.total.frames + 1, "one question");
+    let windows: Vec<_> = repeated.passes.iter().map(|report| (report.windows.mapped, report.windows.hits)).collect();
+    assert_eq!(windows, [(1, 0), (0, 1), (0, 1)]);
+    assert_eq!((repeated.total.bytes, repeated.total.stopped), (900_000, Stop::Complete));
+    let cost = repeated.after_first.unwrap();
+    assert_eq!((cost.bytes, cost.frames), (600_000, 2 * 204));
+    assert!(cost.cpu_seconds > 0.0 && cost.busy_seconds > 0.0 && cost.busy_seconds <= cost.seconds, "{cost:?}");
+    assert!(repeated.passes.iter().all(|report| report.cpu_seconds > 0.0));
 }
 
 #[test]
@@ -154,7 +245,7 @@ fn a_file_that_cannot_be_mapped_is_copied() {
 fn offsets_stand_in_front_of_the_data_and_nothing_is_copied_for_them() {
     let (path, content) = file(10_000);
     let mut bench = Bench::new();
-    let options = UdpOptions { framing: Framing::Offset, offset: 100, length: Some(5000), ..Bench::options() };
+    let options = UdpOptions { framing: Framing::Offset, offset: 100, length: Some(5000), ..Bench::gathering() };
     let report = bench.run(Source::open(&path).unwrap(), options);
     let mut position = 100;
     for datagram in bench.datagrams() {

@@ -59,7 +59,14 @@ pub struct UdpSend<'p> {
 }
 
 enum Content {
-    File { file: RegularFile, lease: Option<Lease>, copy: Option<CopyReason> },
+    File {
+        file: RegularFile,
+        lease: Option<Lease>,
+        /// Why all of it is copied, if it is.
+        copy: Option<CopyReason>,
+        /// From here on it is copied, since so few bytes are not worth a window.
+        copy_from: u64,
+    },
     Stream(Stream),
 }
 
@@ -102,7 +109,7 @@ impl<'p> UdpSend<'p> {
                         file.name()
                     );
                 }
-                (Content::File { file, lease, copy: None }, Some(end))
+                (Content::File { file, lease, copy: None, copy_from: u64::MAX }, Some(end))
             }
             Source::Stream(stream) => {
                 if options.offset != 0 {
@@ -143,6 +150,11 @@ impl<'p> UdpSend<'p> {
     /// How far it is.
     pub fn progress(&self) -> Progress {
         Progress { bytes: self.report.bytes, total: self.end.map(|end| end - self.options.offset) }
+    }
+
+    /// The next hop's Ethernet address, once it is known: for the [options](UdpOptions::station) of a next send, which then asks nobody.
+    pub fn station(&self) -> Option<MacAddress> {
+        self.options.station
     }
 
     /// Ends it early: what is posted is completed, nothing more is posted.
@@ -244,6 +256,7 @@ impl<'p> UdpSend<'p> {
         let step = match resolution.poll(now, &mut self.frame) {
             net::Step::Resolved(station) => {
                 let flow = flow(self.port, &self.options, station)?;
+                self.options.station = Some(station);
                 self.set_copy(self.must_copy(&flow));
                 self.state = State::Sending(flow);
                 return Ok(Step::Busy);
@@ -298,11 +311,7 @@ impl<'p> UdpSend<'p> {
         }
         self.started.get_or_insert(now);
         let before = self.position;
-        let posted = match &self.content {
-            Content::File { copy: None, .. } => self.gather_burst(&flow, frames),
-            Content::File { copy: Some(reason), .. } => self.copy_burst(&flow, frames, *reason),
-            Content::Stream(_) => self.stream_burst(&flow, frames),
-        }?;
+        let posted = self.data_burst(&flow, frames)?;
         if let Some(pacer) = &mut self.pacer {
             let used = (self.position - before) as usize + flow.header_len() * posted;
             pacer.refund((frames * frame_bytes).saturating_sub(used));
@@ -315,6 +324,16 @@ impl<'p> UdpSend<'p> {
             self.look_for_change()?;
         }
         Ok(if posted > 0 || self.report.stopped != Stop::Running { Step::Busy } else { Step::Idle { until: None } })
+    }
+
+    /// Posts at most `frames` frames on the way that is right here.
+    fn data_burst(&mut self, flow: &UdpFlow, frames: usize) -> Result<usize, SendError> {
+        match &self.content {
+            Content::File { copy: Some(reason), .. } => self.copy_burst(flow, frames, *reason),
+            Content::File { copy_from, .. } if self.position >= *copy_from => self.copy_burst(flow, frames, CopyReason::BelowThreshold),
+            Content::File { .. } => self.gather_burst(flow, frames),
+            Content::Stream(_) => self.stream_burst(flow, frames),
+        }
     }
 
     fn account(&mut self, posted: &Posted, position: u64, gathered: u64, reason: CopyReason) {

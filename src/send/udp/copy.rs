@@ -1,6 +1,6 @@
 //! The copying way: for streams, and for what the device cannot gather.
 
-use hal::Burst;
+use hal::{Burst, Offload, Pool};
 
 use super::post::Posted;
 use super::{Content, UdpSend};
@@ -66,13 +66,20 @@ impl UdpSend<'_> {
             if self.options.framing == Framing::Offset {
                 flow.write_prefix(&mut header, &position.to_be_bytes());
             }
-            self.frame.clear();
-            self.frame.extend_from_slice(&header[..flow.header_len()]);
-            self.frame.extend_from_slice(data);
-            if let Some(work) = flow.missing() {
-                finish_in_software(&mut self.frame, &work);
-            }
-            if !push_copied(&mut burst, pool, &self.frame, flow.offload()) {
+            let header = &header[..flow.header_len()];
+            let pushed = match flow.missing() {
+                None if header.len() + data.len() <= pool.buffer_size() => push_parts(&mut burst, pool, header, data, flow.offload()),
+                missing => {
+                    self.frame.clear();
+                    self.frame.extend_from_slice(header);
+                    self.frame.extend_from_slice(data);
+                    if let Some(work) = missing {
+                        finish_in_software(&mut self.frame, &work);
+                    }
+                    push_copied(&mut burst, pool, &self.frame, flow.offload())
+                }
+            };
+            if !pushed {
                 break;
             }
             position += data.len() as u64;
@@ -84,4 +91,14 @@ impl UdpSend<'_> {
         self.account(&posted, self.position + sent as u64, 0, reason);
         posted.result()
     }
+}
+
+/// Adds a frame of a header and data that fit one buffer. Whether there was a buffer.
+fn push_parts(burst: &mut Burst<'_>, pool: &mut Pool, header: &[u8], data: &[u8], offload: Offload) -> bool {
+    let Some(mut buffer) = pool.take() else { return false };
+    buffer.set(header);
+    buffer.write(header.len(), data);
+    buffer.set_len(header.len() + data.len());
+    burst.push(buffer, offload);
+    true
 }

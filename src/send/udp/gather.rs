@@ -15,25 +15,37 @@ use crate::send::{CopyReason, SendError};
 impl UdpSend<'_> {
     /// Posts at most `frames` frames of segments in windows.
     pub(super) fn gather_burst(&mut self, flow: &UdpFlow, frames: usize) -> Result<usize, SendError> {
-        let Content::File { file, copy, .. } = &mut self.content else { return Ok(0) };
+        let Content::File { file, lease, copy, copy_from } = &mut self.content else { return Ok(0) };
         let Port { nic, windows, pool, .. } = &mut *self.port;
         let (start, end, payload) = (self.position, self.end.unwrap_or(0), flow.payload() as u64);
-        let mapped = windows.mappable(file).min(end);
+        let mapped = windows.mappable(file).min(end).min(*copy_from);
         let span_end = mapped.min(start + frames as u64 * payload);
         if span_end > start {
-            match windows.prepare(file, start, span_end) {
+            let few = end - start < self.options.copy_below;
+            match if few { windows.prepare_cached(file, start, span_end) } else { windows.prepare(file, start, span_end) } {
                 Ok(()) => {}
                 Err(CacheError::Busy) => {
                     self.blocked = true;
                     return Ok(0);
                 }
+                Err(CacheError::Cold { from }) => {
+                    // Up to there the windows are used.
+                    *copy_from = from.max(start);
+                    return self.data_burst(flow, frames);
+                }
+                // A file that has become shorter meanwhile cannot be mapped, nor read.
+                Err(CacheError::Map(_)) if lease.is_none() && file.changed().unwrap_or(false) => {
+                    self.look_for_change()?;
+                    return Ok(0);
+                }
                 Err(CacheError::Map(error)) => {
                     tracing::warn!("{} is copied: {error}", file.name());
                     *copy = Some(CopyReason::NotMappable);
-                    return Ok(0);
+                    return self.data_burst(flow, frames);
                 }
             }
         }
+        let reason = if mapped == *copy_from { CopyReason::BelowThreshold } else { CopyReason::PartialLastPage };
         let span = windows.span(file, start, span_end);
         let datagrams = Datagrams { flow, framing: self.options.framing, file, span, mapped, end };
         let mut burst: Burst<'_> = std::mem::take(&mut self.burst);
@@ -55,7 +67,7 @@ impl UdpSend<'_> {
         self.blocked |= posted.frames < built || built == 0;
         let position = end.min(start + posted.frames as u64 * payload);
         let gathered = position.min(mapped).saturating_sub(start);
-        self.account(&posted, position, gathered, CopyReason::PartialLastPage);
+        self.account(&posted, position, gathered, reason);
         posted.result()
     }
 }
