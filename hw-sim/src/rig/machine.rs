@@ -24,7 +24,7 @@ use super::qtest::{Place, Qtest, QtestError};
 use super::timeout::{self, poll_until, wait_readable};
 use super::{RigConfig, RigError};
 use crate::install;
-use crate::wire::{Bridge, Gate, Relay, WireConfig, WireError, interface_exists, is_interface_name};
+use crate::wire::{Bridge, Gate, HostWire, Relay, WireConfig, WireError, interface_exists, is_interface_name};
 
 /// How long a QEMU that has closed a socket may take to end.
 const DYING: Duration = Duration::from_secs(2);
@@ -68,12 +68,18 @@ impl Machine {
         let qmp_listener = listen(&qmp)?;
 
         let (netdev, end, bridge) = match wire {
-            WireConfig::User { forwards } => (Netdev::User(forwards), None, None),
-            WireConfig::Tap { name } if !is_interface_name(&name) => return Err(WireError::TapName(name).into()),
-            WireConfig::Tap { name } if !interface_exists(&name).map_err(WireError::Setup)? => return Err(WireError::NoTap(name).into()),
-            WireConfig::Tap { name } => (Netdev::Tap(name), None, None),
+            WireConfig::Host(HostWire::User { forwards }) => (Netdev::User(forwards), None, None),
+            WireConfig::Host(HostWire::Tap { name }) => {
+                if !is_interface_name(&name) {
+                    return Err(WireError::TapName(name).into());
+                }
+                if !interface_exists(&name).map_err(WireError::Setup)? {
+                    return Err(WireError::NoTap(name).into());
+                }
+                (Netdev::Tap(name), None, None)
+            }
             WireConfig::Local(end) => (Netdev::Stream(path("wire")), Some(end), None),
-            WireConfig::Dgram { local, remote } => {
+            WireConfig::Host(HostWire::Dgram { local, remote }) => {
                 let (bridge, end) = Bridge::start(&local, &remote)?;
                 (Netdev::Stream(path("wire")), Some(end), Some(bridge))
             }

@@ -12,7 +12,7 @@ use super::{VmError, VmNic};
 use crate::rig::command_line::Netdev;
 use crate::rig::process::Process;
 use crate::rig::qmp::Qmp;
-use crate::wire::{Bridge, End, Gate, Relay, WireConfig, WireError, is_interface_name};
+use crate::wire::{Bridge, End, Gate, HostWire, Relay, WireConfig, WireError, is_interface_name};
 
 /// How long frames that are on their way when the command has ended may take to the other end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,21 +44,21 @@ impl Plugs {
             if let Some(path) = &pcap {
                 std::fs::File::create(path).map_err(|source| VmError::Pcap { path: path.clone(), source })?;
             }
+            let mut plug = |end, bridge| {
+                let socket = format!("wire{index}");
+                let path = sockets.listen(&socket)?;
+                plugs.push(Plug { socket, end, bridge });
+                Ok::<_, VmError>(Netdev::Stream(path))
+            };
             let netdev = match wire {
-                WireConfig::User { forwards } => Netdev::User(forwards),
-                WireConfig::Tap { name } if !is_interface_name(&name) => return Err(WireError::TapName(name).into()),
-                WireConfig::Tap { name } => Netdev::Tap(name),
-                WireConfig::Local(_) | WireConfig::Dgram { .. } => {
-                    let (end, bridge) = match wire {
-                        WireConfig::Dgram { local, remote } => Bridge::start(&local, &remote).map(|(bridge, end)| (end, Some(bridge)))?,
-                        WireConfig::Local(end) => (end, None),
-                        _ => continue,
-                    };
-                    let socket = format!("wire{index}");
-                    let path = sockets.listen(&socket)?;
-                    plugs.push(Plug { socket, end, bridge });
-                    Netdev::Stream(path)
+                WireConfig::Host(HostWire::User { forwards }) => Netdev::User(forwards),
+                WireConfig::Host(HostWire::Tap { name }) if !is_interface_name(&name) => return Err(WireError::TapName(name).into()),
+                WireConfig::Host(HostWire::Tap { name }) => Netdev::Tap(name),
+                WireConfig::Host(HostWire::Dgram { local, remote }) => {
+                    let (bridge, end) = Bridge::start(&local, &remote)?;
+                    plug(end, Some(bridge))?
                 }
+                WireConfig::Local(end) => plug(end, None)?,
             };
             options.push(Nic { model, netdev, mac, pcap });
         }
