@@ -16,7 +16,7 @@ use hal::segment::Domain;
 
 use super::command_line::{self, Netdev};
 use super::dimm::Dimms;
-use super::nic::Model;
+use super::nic::{Model, queue_pairs};
 use super::pci::Function;
 use super::process::Process;
 use super::qmp::{Qmp, QmpError};
@@ -52,7 +52,8 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn start(config: RigConfig) -> Result<Self, RigError> {
-        let RigConfig { model, wire, pcap, mac, wire_timeout } = config;
+        let RigConfig { model, virtio, wire, pcap, mac, wire_timeout } = config;
+        let queues = queue_pairs(model, &virtio, &wire).map_err(RigError::Queues)?;
         let setpriv = install::tool("setpriv", "util-linux")?;
         let qemu = install::tool(super::QEMU, super::QEMU_PACKAGE)?;
         if let Some(path) = &pcap {
@@ -76,7 +77,7 @@ impl Machine {
                 if !interface_exists(&name).map_err(WireError::Setup)? {
                     return Err(WireError::NoTap(name).into());
                 }
-                (Netdev::Tap(name), None, None)
+                (Netdev::Tap(name, queues), None, None)
             }
             WireConfig::Local(end) => (Netdev::Stream(path("wire")), Some(end), None),
             WireConfig::Host(HostWire::Dgram { local, remote }) => {
@@ -89,7 +90,8 @@ impl Machine {
             _ => None,
         };
         let (bios, qtest, qmp, pcap) = (&bios, &qtest, &qmp, pcap.as_deref());
-        let options = command_line::Machine { qemu: &qemu, setpriv: &setpriv, bios, qtest, qmp, netdev: &netdev, model, mac, pcap };
+        let virtio = &virtio;
+        let options = command_line::Machine { qemu: &qemu, setpriv: &setpriv, bios, qtest, qmp, netdev: &netdev, model, virtio, mac, pcap };
         let command = options.command();
 
         tracing::debug!(?command, "starting QEMU");
