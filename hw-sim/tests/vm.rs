@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use pagewire_hw_sim::rig::Model;
 use pagewire_hw_sim::vm::{self, Kernel, PackageError, Streams, VmConfig, VmError, VmExit, VmNic};
-use pagewire_hw_sim::wire::{self, WireConfig};
+use pagewire_hw_sim::wire::{self, HostWire, WireConfig};
 
 /// Set for the copies of this program that run in a guest, are killed, or run as another user.
 const GUEST: &str = "PAGEWIRE_TEST_GUEST";
@@ -153,7 +153,7 @@ fn a_program_of_this_machine_runs_on_two_nics_with_a_clock_that_counts_instructi
     let sockets = tempfile::tempdir().unwrap();
     let (end, wire) = wire::local();
     let remote = UnixDatagram::bind(sockets.path().join("remote")).unwrap();
-    let dgram = WireConfig::Dgram { local: sockets.path().join("local"), remote: sockets.path().join("remote") };
+    let dgram = HostWire::Dgram { local: sockets.path().join("local"), remote: sockets.path().join("remote") }.into();
     let answer = run(
         VmConfig {
             nics: vec![
@@ -360,7 +360,7 @@ fn what_cannot_be_run_is_told_before_anything_boots() {
     assert!(told(missing).contains("/no/such/file"));
     let kernel = Kernel::Files { kernel: "/no/kernel".into(), modules: "/no/modules".into() };
     assert!(told(VmConfig { kernel, ..VmConfig::new(["true"]) }).contains("/no/modules"));
-    let nic = VmNic { wire: WireConfig::Tap { name: "a/b".into() }, ..VmNic::new(Model::E1000) };
+    let nic = VmNic { wire: HostWire::Tap { name: "a/b".into() }.into(), ..VmNic::new(Model::E1000) };
     assert!(told(VmConfig { nics: vec![nic], ..VmConfig::new(["true"]) }).contains("not the name of a network interface"));
     let modules = tempfile::tempdir().unwrap();
     let kernel = Kernel::Files { kernel: "/no/kernel".into(), modules: modules.path().into() };

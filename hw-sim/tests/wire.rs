@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use hal::{Access, RegisterError, SharedMemory};
 use pagewire_hw_sim::rig::{Model, Rig, RigConfig, RigError};
 use pagewire_hw_sim::wire::check::{Protocol, check};
-use pagewire_hw_sim::wire::{self, WireConfig, WireError};
+use pagewire_hw_sim::wire::{self, HostWire, WireConfig, WireError};
 use raw_e1000::{RX_DESCRIPTORS, RawE1000, eventually, local_rig, udp_frame};
 
 const LONG: Duration = Duration::from_secs(10);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
-fn start(wire: WireConfig) -> Result<Rig, RigError> {
-    Rig::start(RigConfig { wire, ..RigConfig::new(Model::E1000) })
+fn start(wire: impl Into<WireConfig>) -> Result<Rig, RigError> {
+    Rig::start(RigConfig { wire: wire.into(), ..RigConfig::new(Model::E1000) })
 }
 
 /// A frame that carries its number.
@@ -158,7 +158,7 @@ fn receive(socket: &UnixDatagram) -> u32 {
 }
 
 fn dgram_rig(local: &Path, remote: &Path, wire_timeout: Duration) -> Rig {
-    let wire = WireConfig::Dgram { local: local.to_owned(), remote: remote.to_owned() };
+    let wire = HostWire::Dgram { local: local.to_owned(), remote: remote.to_owned() }.into();
     Rig::start(RigConfig { wire, wire_timeout, ..RigConfig::new(Model::E1000) }).unwrap()
 }
 
@@ -241,11 +241,11 @@ fn a_remote_that_is_missing_is_named_and_gets_the_frames_when_it_appears() {
 fn a_local_socket_that_is_in_use_is_told() {
     let (_directory, local, remote) = sockets();
     let _other = bound(&local);
-    let error = start(WireConfig::Dgram { local: local.clone(), remote: remote.clone() }).map(drop).unwrap_err();
+    let error = start(HostWire::Dgram { local: local.clone(), remote: remote.clone() }).map(drop).unwrap_err();
     assert!(matches!(&error, RigError::Wire(WireError::InUse { path }) if *path == local), "{error}");
     assert!(local.exists(), "the socket is another program's");
     let nowhere = local.join("below");
-    let error = start(WireConfig::Dgram { local: nowhere, remote }).map(drop).unwrap_err();
+    let error = start(HostWire::Dgram { local: nowhere, remote }).map(drop).unwrap_err();
     assert!(matches!(error, RigError::Wire(WireError::Bind { .. })), "{error}");
 }
 
@@ -292,7 +292,7 @@ fn a_forwarded_port_of_this_host_leads_to_the_device() {
     let (rig, port) = loop {
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let forwards = vec![format!("udp:127.0.0.1:{port}-10.0.2.15:4000").parse().unwrap()];
-        match start(WireConfig::User { forwards }) {
+        match start(HostWire::User { forwards }) {
             Ok(rig) => break (rig, port),
             Err(error) => assert!(tries.next().is_some(), "{error}"),
         }
@@ -314,7 +314,7 @@ fn a_forwarded_port_of_this_host_leads_to_the_device() {
 fn a_forward_that_cannot_be_had_is_told_in_qemus_words() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let forward = format!("udp:127.0.0.1:{}-:80", taken.local_addr().unwrap().port());
-    let error = start(WireConfig::User { forwards: vec![forward.parse().unwrap()] }).map(drop).unwrap_err();
+    let error = start(HostWire::User { forwards: vec![forward.parse().unwrap()] }).map(drop).unwrap_err();
     assert!(matches!(&error, RigError::Start(reason) if reason.contains(&forward)), "{error}");
 }
 
@@ -324,7 +324,7 @@ fn a_capture_has_the_frames_on_every_wire() {
     let (_sockets, local, remote) = sockets();
     let peer = bound(&remote);
     let (end, wire) = wire::local();
-    let wires = [WireConfig::default(), WireConfig::Local(end), WireConfig::Dgram { local, remote }];
+    let wires = [WireConfig::default(), WireConfig::Local(end), HostWire::Dgram { local, remote }.into()];
     for (count, wire) in wires.into_iter().enumerate() {
         let path = directory.path().join(format!("a, b {count}.pcap"));
         let rig = Rig::start(RigConfig { wire, pcap: Some(path.clone()), ..RigConfig::new(Model::E1000) }).unwrap();
@@ -383,7 +383,7 @@ fn inside_a_namespace_udp_over_tap_arrives() {
     let socket = UdpSocket::bind("10.0.2.2:0").unwrap();
     socket.set_read_timeout(Some(LONG)).unwrap();
 
-    let rig = start(WireConfig::Tap { name: "rig0".into() }).unwrap();
+    let rig = start(HostWire::Tap { name: "rig0".into() }).unwrap();
     let mut card = RawE1000::open(&rig);
     let mut frame = udp_frame(HOST, socket.local_addr().unwrap().port(), b"over tap");
     frame[..6].fill(0xff);
@@ -394,14 +394,14 @@ fn inside_a_namespace_udp_over_tap_arrives() {
     assert_eq!(&got[..len], b"over tap");
 
     // While one rig has it, no other can.
-    let error = start(WireConfig::Tap { name: "rig0".into() }).map(drop).unwrap_err().to_string();
+    let error = start(HostWire::Tap { name: "rig0".into() }).map(drop).unwrap_err().to_string();
     assert!(error.contains("busy") && error.contains("ip tuntap add dev rig0"), "{error}");
 }
 
 #[test]
 fn a_name_that_no_interface_has_is_refused() {
     for name in ["", "a-name-too-long-", "a/b", "a b", ".."] {
-        let error = start(WireConfig::Tap { name: name.into() }).map(drop).unwrap_err();
+        let error = start(HostWire::Tap { name: name.into() }).map(drop).unwrap_err();
         assert!(matches!(error, RigError::Wire(WireError::TapName(_))), "{error}");
     }
 }

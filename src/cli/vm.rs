@@ -109,7 +109,7 @@ fn guest_nic(address: DeviceAddress) -> Option<VmNic> {
     match address.bus {
         BusAddress::Simulated(simulated) => {
             let rig = simulated.rig();
-            Some(VmNic { model: rig.model, wire: rig.wire, pcap: rig.pcap, mac: rig.mac })
+            Some(VmNic { model: rig.model, virtio: rig.virtio, wire: rig.wire, pcap: rig.pcap, mac: rig.mac })
         }
         BusAddress::Pci(_) => None,
     }

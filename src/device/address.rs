@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use hal::MacAddress;
 use hw_sim::rig::{Model, RigConfig};
-use hw_sim::wire::{HostForward, WireConfig};
+use hw_sim::wire::{HostForward, HostWire};
 use vfio::PciAddress;
 
 /// Where a NIC is, and what its driver is told: `sim:e1000`, `sim:e1000,wire=tap:tap0,pcap=out.pcap`, `pci:0000:00:03.0`.
@@ -33,7 +33,7 @@ pub struct SimulatedAddress {
     /// The model that the rig simulates.
     pub model: SimulatedNic,
     /// What it is plugged into.
-    pub wire: Wire,
+    pub wire: HostWire,
     /// A file that gets every frame.
     pub pcap: Option<PathBuf>,
     /// The NIC's Ethernet address.
@@ -91,42 +91,15 @@ impl SimulatedNic {
     }
 }
 
-/// What a simulated NIC is plugged into.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wire {
-    /// QEMU's user network: this host is 10.0.2.2, its ordinary sockets are the peer.
-    User {
-        /// Ports of this host that lead to the NIC.
-        forwards: Vec<HostForward>,
-    },
-    /// Unix datagram sockets, a frame a datagram.
-    Dgram {
-        /// Ours.
-        local: PathBuf,
-        /// The peer's.
-        remote: PathBuf,
-    },
-    /// A TAP interface.
-    Tap {
-        /// Its name.
-        name: String,
-    },
-}
-
 impl SimulatedAddress {
     /// A model with nothing else said.
     pub fn new(model: SimulatedNic) -> Self {
-        Self { model, wire: Wire::User { forwards: Vec::new() }, pcap: None, mac: None }
+        Self { model, wire: HostWire::default(), pcap: None, mac: None }
     }
 
     /// What the rig has to be told.
     pub fn rig(&self) -> RigConfig {
-        let wire = match &self.wire {
-            Wire::User { forwards } => WireConfig::User { forwards: forwards.clone() },
-            Wire::Dgram { local, remote } => WireConfig::Dgram { local: local.clone(), remote: remote.clone() },
-            Wire::Tap { name } => WireConfig::Tap { name: name.clone() },
-        };
-        RigConfig { wire, pcap: self.pcap.clone(), mac: self.mac, ..RigConfig::new(self.model.model()) }
+        RigConfig { wire: self.wire.clone().into(), pcap: self.pcap.clone(), mac: self.mac, ..RigConfig::new(self.model.model()) }
     }
 }
 
@@ -172,7 +145,7 @@ fn parse(text: &str) -> Result<DeviceAddress, String> {
             }
             if !forwards.is_empty() {
                 match &mut simulated.wire {
-                    Wire::User { forwards: wanted } => *wanted = forwards,
+                    HostWire::User { forwards: wanted } => *wanted = forwards,
                     _ => return Err("hostfwd= needs wire=user".into()),
                 }
             }
@@ -218,16 +191,16 @@ fn parse_driver_option(driver: &mut DriverOptions, key: &str, value: &str) -> Re
     Ok(())
 }
 
-fn parse_wire(value: &str) -> Result<Wire, String> {
+fn parse_wire(value: &str) -> Result<HostWire, String> {
     match value.split_once(':') {
-        None if value == "user" => Ok(Wire::User { forwards: Vec::new() }),
+        None if value == "user" => Ok(HostWire::default()),
         Some(("dgram", paths)) => match paths.split_once(':') {
             Some((local, remote)) if !local.is_empty() && !remote.is_empty() => {
-                Ok(Wire::Dgram { local: local.into(), remote: remote.into() })
+                Ok(HostWire::Dgram { local: local.into(), remote: remote.into() })
             }
             _ => Err("wire=dgram needs two socket paths".into()),
         },
-        Some(("tap", name)) if !name.is_empty() => Ok(Wire::Tap { name: name.into() }),
+        Some(("tap", name)) if !name.is_empty() => Ok(HostWire::Tap { name: name.into() }),
         _ => Err(format!("there is no wire {value:?}")),
     }
 }
@@ -269,9 +242,9 @@ mod tests {
     fn an_address_says_model_wire_and_options() {
         assert_eq!(simulated("sim:e1000"), SimulatedAddress::new(SimulatedNic::E1000));
         let address = simulated("sim:e1000,wire=dgram:/tmp/a:/tmp/b,pcap=x.pcap,mac=52:54:00:00:00:01");
-        assert_eq!(address.wire, Wire::Dgram { local: "/tmp/a".into(), remote: "/tmp/b".into() });
+        assert_eq!(address.wire, HostWire::Dgram { local: "/tmp/a".into(), remote: "/tmp/b".into() });
         let address = simulated("sim:e1000,wire=user,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp::53-:53");
-        assert!(matches!(address.wire, Wire::User { forwards } if forwards.len() == 2));
+        assert!(matches!(address.wire, HostWire::User { forwards } if forwards.len() == 2));
     }
 
     #[test]

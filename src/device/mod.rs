@@ -7,7 +7,7 @@ use hal::{BusDevice, Nic, NicError, OffloadFlags};
 use hw_sim::rig::{Rig, RigError};
 use vfio::{PciDevice, VfioError};
 
-pub use address::{BusAddress, DeviceAddress, DriverOptions, ParseDeviceError, SimulatedAddress, SimulatedNic, Wire};
+pub use address::{BusAddress, DeviceAddress, DriverOptions, ParseDeviceError, SimulatedAddress, SimulatedNic};
 
 /// An opened NIC.
 pub struct Device {

@@ -6,3 +6,23 @@
 
 pub mod e1000;
 pub mod idle;
+pub mod virtio;
+
+mod checksum;
+mod layers;
+mod segmentation;
+mod space;
+mod violations;
+
+/// What became of a frame that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is in the buffers of the ring.
+    Delivered,
+    /// It is not for this station, or too long or too short.
+    Filtered,
+    /// There were not enough descriptors, or the device could not reach memory.
+    Missed,
+    /// The receiver is not enabled, the link is down, or the device is gone.
+    Off,
+}

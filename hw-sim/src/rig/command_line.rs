@@ -8,6 +8,7 @@ use std::process::Command;
 use hal::MacAddress;
 
 use super::nic::Model;
+use super::virtio::VirtioOptions;
 use crate::wire::HostForward;
 
 /// The NIC's slot on the root bus.
@@ -32,8 +33,8 @@ pub(crate) fn bios() -> Vec<u8> {
 pub(crate) enum Netdev {
     /// slirp
     User(Vec<HostForward>),
-    /// a TAP interface
-    Tap(String),
+    /// a TAP interface, and how many queue pairs of it are used
+    Tap(String, u16),
     /// our listener at this path
     Stream(PathBuf),
 }
@@ -47,6 +48,7 @@ pub(crate) struct Machine<'c> {
     pub(crate) qmp: &'c Path,
     pub(crate) netdev: &'c Netdev,
     pub(crate) model: Model,
+    pub(crate) virtio: &'c VirtioOptions,
     pub(crate) mac: Option<MacAddress>,
     pub(crate) pcap: Option<&'c Path>,
 }
@@ -65,7 +67,7 @@ impl Machine<'_> {
         command.arg("-qtest").arg(option("unix:", self.qtest)).args(["-qtest-log", "none"]);
         command.arg("-qmp").arg(option("unix:", self.qmp));
         command.arg("-netdev").arg(self.netdev.option("n0"));
-        let mut device = format!("{},netdev=n0,id=nic,addr={SLOT},romfile=", self.model.device_option());
+        let mut device = format!("{},netdev=n0,id=nic,addr={SLOT},romfile=", self.model.device_option(self.virtio));
         if let Some(mac) = self.mac {
             device.push_str(&format!(",mac={mac}"));
         }
@@ -86,9 +88,12 @@ impl Netdev {
                 let forwards: String = forwards.iter().map(|forward| format!(",hostfwd={forward}")).collect();
                 format!("user,id={id}{forwards}").into()
             }
-            Self::Tap(name) => {
+            Self::Tap(name, queues) => {
                 let mut text = option(&format!("tap,id={id},ifname="), name);
                 text.push(",script=no,downscript=no");
+                if *queues > 1 {
+                    text.push(format!(",queues={queues}"));
+                }
                 text
             }
             Self::Stream(path) => option(&format!("stream,id={id},server=off,addr.type=unix,addr.path="), path),
@@ -98,10 +103,13 @@ impl Netdev {
     /// What may help when QEMU did not start with this netdev.
     pub(crate) fn remedy(&self) -> String {
         match self {
-            Self::Tap(name) => format!(
-                "\nif it is about the TAP interface, make one for this user: sudo ip tuntap add dev {name} mode tap user $(id -un) && sudo \
-                 ip link set {name} up"
-            ),
+            Self::Tap(name, queues) => {
+                let several = if *queues > 1 { " multi_queue" } else { "" };
+                format!(
+                    "\nif it is about the TAP interface, make one for this user: sudo ip tuntap add dev {name} mode tap{several} user $(id -un) \
+                     && sudo ip link set {name} up"
+                )
+            }
             Self::User(_) | Self::Stream(_) => String::new(),
         }
     }
@@ -126,7 +134,8 @@ mod tests {
     #[test]
     fn commas_in_values_are_doubled() {
         assert_eq!(option("file=", Path::new("/a,b/c,,d")), "file=/a,,b/c,,,,d");
-        assert_eq!(Netdev::Tap("t,script=/x".into()).option("n0"), "tap,id=n0,ifname=t,,script=/x,script=no,downscript=no");
+        assert_eq!(Netdev::Tap("t,script=/x".into(), 1).option("n0"), "tap,id=n0,ifname=t,,script=/x,script=no,downscript=no");
+        assert_eq!(Netdev::Tap("t".into(), 4).option("n0"), "tap,id=n0,ifname=t,script=no,downscript=no,queues=4");
     }
 
     #[test]

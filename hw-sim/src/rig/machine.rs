@@ -16,7 +16,7 @@ use hal::segment::Domain;
 
 use super::command_line::{self, Netdev};
 use super::dimm::Dimms;
-use super::nic::Model;
+use super::nic::{Model, queue_pairs};
 use super::pci::Function;
 use super::process::Process;
 use super::qmp::{Qmp, QmpError};
@@ -24,7 +24,7 @@ use super::qtest::{Place, Qtest, QtestError};
 use super::timeout::{self, poll_until, wait_readable};
 use super::{RigConfig, RigError};
 use crate::install;
-use crate::wire::{Bridge, Gate, Relay, WireConfig, WireError, interface_exists, is_interface_name};
+use crate::wire::{Bridge, Gate, HostWire, Relay, WireConfig, WireError, interface_exists, is_interface_name};
 
 /// How long a QEMU that has closed a socket may take to end.
 const DYING: Duration = Duration::from_secs(2);
@@ -52,7 +52,8 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn start(config: RigConfig) -> Result<Self, RigError> {
-        let RigConfig { model, wire, pcap, mac, wire_timeout } = config;
+        let RigConfig { model, virtio, wire, pcap, mac, wire_timeout } = config;
+        let queues = queue_pairs(model, &virtio, &wire).map_err(RigError::Queues)?;
         let setpriv = install::tool("setpriv", "util-linux")?;
         let qemu = install::tool(super::QEMU, super::QEMU_PACKAGE)?;
         if let Some(path) = &pcap {
@@ -68,12 +69,18 @@ impl Machine {
         let qmp_listener = listen(&qmp)?;
 
         let (netdev, end, bridge) = match wire {
-            WireConfig::User { forwards } => (Netdev::User(forwards), None, None),
-            WireConfig::Tap { name } if !is_interface_name(&name) => return Err(WireError::TapName(name).into()),
-            WireConfig::Tap { name } if !interface_exists(&name).map_err(WireError::Setup)? => return Err(WireError::NoTap(name).into()),
-            WireConfig::Tap { name } => (Netdev::Tap(name), None, None),
+            WireConfig::Host(HostWire::User { forwards }) => (Netdev::User(forwards), None, None),
+            WireConfig::Host(HostWire::Tap { name }) => {
+                if !is_interface_name(&name) {
+                    return Err(WireError::TapName(name).into());
+                }
+                if !interface_exists(&name).map_err(WireError::Setup)? {
+                    return Err(WireError::NoTap(name).into());
+                }
+                (Netdev::Tap(name, queues), None, None)
+            }
             WireConfig::Local(end) => (Netdev::Stream(path("wire")), Some(end), None),
-            WireConfig::Dgram { local, remote } => {
+            WireConfig::Host(HostWire::Dgram { local, remote }) => {
                 let (bridge, end) = Bridge::start(&local, &remote)?;
                 (Netdev::Stream(path("wire")), Some(end), Some(bridge))
             }
@@ -83,7 +90,8 @@ impl Machine {
             _ => None,
         };
         let (bios, qtest, qmp, pcap) = (&bios, &qtest, &qmp, pcap.as_deref());
-        let options = command_line::Machine { qemu: &qemu, setpriv: &setpriv, bios, qtest, qmp, netdev: &netdev, model, mac, pcap };
+        let virtio = &virtio;
+        let options = command_line::Machine { qemu: &qemu, setpriv: &setpriv, bios, qtest, qmp, netdev: &netdev, model, virtio, mac, pcap };
         let command = options.command();
 
         tracing::debug!(?command, "starting QEMU");

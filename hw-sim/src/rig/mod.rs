@@ -31,12 +31,13 @@ mod device;
 mod dimm;
 mod interrupt;
 mod machine;
-mod nic;
+pub(crate) mod nic;
 mod pci;
 pub(crate) mod process;
 pub(crate) mod qmp;
 mod qtest;
 pub(crate) mod timeout;
+mod virtio;
 
 use std::io;
 use std::path::PathBuf;
@@ -47,6 +48,7 @@ use std::time::Duration;
 use hal::{BusDevice, MacAddress, RegisterError};
 
 pub use self::nic::{Model, ParseModelError};
+pub use self::virtio::{VirtioOptionError, VirtioOptions};
 use crate::install::{self, InstallError};
 use crate::wire::{WireConfig, WireError};
 
@@ -61,6 +63,8 @@ pub(crate) const QEMU_PACKAGE: &str = "qemu-system-x86";
 pub struct RigConfig {
     /// The NIC.
     pub model: Model,
+    /// What it offers, if it is a virtio device.
+    pub virtio: VirtioOptions,
     /// What it is plugged into.
     pub wire: WireConfig,
     /// A file that gets every frame, in and out, in pcap format. An old one is overwritten.
@@ -74,7 +78,14 @@ pub struct RigConfig {
 impl RigConfig {
     /// `model` on the `user` wire, without a pcap.
     pub fn new(model: Model) -> Self {
-        Self { model, wire: WireConfig::default(), pcap: None, mac: None, wire_timeout: Duration::from_secs(10) }
+        Self {
+            model,
+            virtio: VirtioOptions::default(),
+            wire: WireConfig::default(),
+            pcap: None,
+            mac: None,
+            wire_timeout: Duration::from_secs(10),
+        }
     }
 }
 
@@ -116,6 +127,9 @@ pub enum RigError {
     /// QEMU did something unexpected, or nothing in time.
     #[error("the rig does not work: {0}")]
     Protocol(String),
+    /// The wire has one queue pair.
+    #[error("{0} queue pairs need a wire that has as many: a TAP interface with multi_queue (wire=tap:NAME)")]
+    Queues(u16),
     /// The device is open already.
     #[error("the rig's device is open already: drop it before it is opened again")]
     Open,

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::virtio::VirtioOptions;
+use crate::wire::{HostWire, WireConfig};
+
 /// A NIC model of QEMU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Model {
@@ -28,13 +31,11 @@ impl Model {
         }
     }
 
-    /// QEMU's `-device` and the properties that this rig needs.
-    pub(crate) fn device_option(self) -> &'static str {
+    /// The start of QEMU's `-device`.
+    pub(crate) fn device_option(self, virtio: &VirtioOptions) -> String {
         match self {
-            Self::E1000 => "e1000",
-            Self::E1000e => "e1000e",
-            // On the root bus it would be a transitional device (1af4:1000) with a legacy I/O BAR.
-            Self::VirtioNet => "virtio-net-pci,disable-legacy=on,disable-modern=off",
+            Self::E1000 | Self::E1000e => self.name().to_owned(),
+            Self::VirtioNet => virtio.device_option(),
         }
     }
 }
@@ -42,6 +43,15 @@ impl Model {
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// How many queue pairs a NIC has; the number that was asked for as an error, where the wire has fewer.
+pub(crate) fn queue_pairs(model: Model, virtio: &VirtioOptions, wire: &WireConfig) -> Result<u16, u16> {
+    match (model, virtio.queue_pairs(), wire) {
+        (Model::VirtioNet, pairs @ 2.., WireConfig::Host(HostWire::Tap { .. })) => Ok(pairs),
+        (Model::VirtioNet, pairs @ 2.., _) => Err(pairs),
+        _ => Ok(1),
     }
 }
 

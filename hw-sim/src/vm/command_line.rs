@@ -6,8 +6,8 @@ use std::process::Command;
 
 use hal::MacAddress;
 
-use crate::rig::Model;
 use crate::rig::command_line::{Netdev, option};
+use crate::rig::{Model, VirtioOptions};
 
 /// The slot of the first NIC on the root bus; each further one has the next.
 pub(crate) const FIRST_SLOT: usize = 2;
@@ -31,6 +31,7 @@ const KERNEL_ARGUMENTS: &str =
 /// A NIC and its netdev.
 pub(crate) struct Nic {
     pub(crate) model: Model,
+    pub(crate) virtio: VirtioOptions,
     pub(crate) netdev: Netdev,
     pub(crate) mac: Option<MacAddress>,
     pub(crate) pcap: Option<PathBuf>,
@@ -95,11 +96,7 @@ impl Nic {
     fn add_to(&self, command: &mut Command, index: usize) {
         let id = format!("n{index}");
         command.arg("-netdev").arg(self.netdev.option(&id));
-        let mut device = format!("{},netdev={id},addr={:#x},romfile=", self.model.device_option(), FIRST_SLOT + index);
-        if self.model == Model::VirtioNet {
-            // Otherwise virtio goes past the IOMMU.
-            device.push_str(",iommu_platform=on");
-        }
+        let mut device = format!("{},netdev={id},addr={:#x},romfile=", self.model.device_option(&self.virtio), FIRST_SLOT + index);
         if let Some(mac) = self.mac {
             device.push_str(&format!(",mac={mac}"));
         }
@@ -139,10 +136,11 @@ mod tests {
 
     #[test]
     fn nics_are_at_2_and_3_and_behind_the_iommu() {
-        let nic = |model| Nic { model, netdev: Netdev::User(Vec::new()), mac: None, pcap: None };
+        let nic =
+            |model| Nic { model, virtio: VirtioOptions::default().behind_iommu(), netdev: Netdev::User(Vec::new()), mac: None, pcap: None };
         let line = line(&[nic(Model::E1000), nic(Model::VirtioNet)], false);
         assert!(line.contains("-device e1000,netdev=n0,addr=0x2,romfile= "), "{line}");
-        assert!(line.contains(",netdev=n1,addr=0x3,romfile=,iommu_platform=on "), "{line}");
+        assert!(line.contains(",iommu_platform=on,netdev=n1,addr=0x3,romfile= "), "{line}");
         assert_eq!([address(0), address(1)], ["0000:00:02.0", "0000:00:03.0"]);
     }
 

@@ -57,7 +57,7 @@ pub use self::package::PackageError;
 pub use self::program::ProgramError;
 pub use self::tree::TreeError;
 use crate::install::InstallError;
-use crate::rig::Model;
+use crate::rig::{Model, RigError, VirtioOptions};
 use crate::wire::{WireConfig, WireError};
 
 /// A NIC of the guest, behind its IOMMU and bound to vfio-pci.
@@ -65,6 +65,8 @@ use crate::wire::{WireConfig, WireError};
 pub struct VmNic {
     /// The model.
     pub model: Model,
+    /// What it offers, if it is a virtio device. It goes through the IOMMU unless `iommu_platform` says otherwise.
+    pub virtio: VirtioOptions,
     /// What it is plugged into. Unlike the rig's, this driver is not held back when the other end of a `Dgram` or `Local` wire reads too
     /// slowly: QEMU drops frames of the Intel models once 10,000 are waiting.
     pub wire: WireConfig,
@@ -77,7 +79,7 @@ pub struct VmNic {
 impl VmNic {
     /// `model` on the `user` wire, without a pcap.
     pub fn new(model: Model) -> Self {
-        Self { model, wire: WireConfig::default(), pcap: None, mac: None }
+        Self { model, virtio: VirtioOptions::default(), wire: WireConfig::default(), pcap: None, mac: None }
     }
 }
 
@@ -162,6 +164,9 @@ pub enum VmError {
     /// They do not fit on the bus.
     #[error("{0} NICs: a guest has at most {max}", max = command_line::MAX_NICS)]
     Nics(usize),
+    /// A wire has one queue pair.
+    #[error("{}", RigError::Queues(*.0))]
+    Queues(u16),
     /// A capture file cannot be written.
     #[error("the capture file {path} cannot be created: {source}")]
     Pcap {

@@ -10,9 +10,10 @@ use super::command_line::Nic;
 use super::sockets::Sockets;
 use super::{VmError, VmNic};
 use crate::rig::command_line::Netdev;
+use crate::rig::nic::queue_pairs;
 use crate::rig::process::Process;
 use crate::rig::qmp::Qmp;
-use crate::wire::{Bridge, End, Gate, Relay, WireConfig, WireError, is_interface_name};
+use crate::wire::{Bridge, End, Gate, HostWire, Relay, WireConfig, WireError, is_interface_name};
 
 /// How long frames that are on their way when the command has ended may take to the other end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,27 +41,28 @@ impl Plugs {
     /// What QEMU is told of `nics`, and the other ends.
     pub(crate) fn new(nics: Vec<VmNic>, sockets: &mut Sockets) -> Result<(Self, Vec<Nic>), VmError> {
         let (mut plugs, mut options) = (Vec::new(), Vec::new());
-        for (index, VmNic { model, wire, pcap, mac }) in nics.into_iter().enumerate() {
+        for (index, VmNic { model, virtio, wire, pcap, mac }) in nics.into_iter().enumerate() {
+            let queues = queue_pairs(model, &virtio, &wire).map_err(VmError::Queues)?;
             if let Some(path) = &pcap {
                 std::fs::File::create(path).map_err(|source| VmError::Pcap { path: path.clone(), source })?;
             }
-            let netdev = match wire {
-                WireConfig::User { forwards } => Netdev::User(forwards),
-                WireConfig::Tap { name } if !is_interface_name(&name) => return Err(WireError::TapName(name).into()),
-                WireConfig::Tap { name } => Netdev::Tap(name),
-                WireConfig::Local(_) | WireConfig::Dgram { .. } => {
-                    let (end, bridge) = match wire {
-                        WireConfig::Dgram { local, remote } => Bridge::start(&local, &remote).map(|(bridge, end)| (end, Some(bridge)))?,
-                        WireConfig::Local(end) => (end, None),
-                        _ => continue,
-                    };
-                    let socket = format!("wire{index}");
-                    let path = sockets.listen(&socket)?;
-                    plugs.push(Plug { socket, end, bridge });
-                    Netdev::Stream(path)
-                }
+            let mut plug = |end, bridge| {
+                let socket = format!("wire{index}");
+                let path = sockets.listen(&socket)?;
+                plugs.push(Plug { socket, end, bridge });
+                Ok::<_, VmError>(Netdev::Stream(path))
             };
-            options.push(Nic { model, netdev, mac, pcap });
+            let netdev = match wire {
+                WireConfig::Host(HostWire::User { forwards }) => Netdev::User(forwards),
+                WireConfig::Host(HostWire::Tap { name }) if !is_interface_name(&name) => return Err(WireError::TapName(name).into()),
+                WireConfig::Host(HostWire::Tap { name }) => Netdev::Tap(name, queues),
+                WireConfig::Host(HostWire::Dgram { local, remote }) => {
+                    let (bridge, end) = Bridge::start(&local, &remote)?;
+                    plug(end, Some(bridge))?
+                }
+                WireConfig::Local(end) => plug(end, None)?,
+            };
+            options.push(Nic { model, virtio: virtio.behind_iommu(), netdev, mac, pcap });
         }
         Ok((Self(plugs), options))
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-/// A port of this host that leads to a port of the device on the [`user`](super::WireConfig::User) wire: QEMU's `hostfwd=`.
+/// A port of this host that leads to a port of the device on the [`user`](super::HostWire::User) wire: QEMU's `hostfwd=`.
 ///
 /// ```
 /// # use pagewire_hw_sim::wire::HostForward;

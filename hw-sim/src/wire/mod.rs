@@ -28,9 +28,30 @@ pub const MAX_FRAME: usize = 65_536;
 /// How many frames wait between a relay and a slow reader before the doorbell is withheld.
 const QUEUE: usize = 4096;
 
-/// What the rig's NIC is plugged into.
+/// What a simulated NIC is plugged into.
 #[derive(Debug)]
 pub enum WireConfig {
+    /// Something outside of this process.
+    Host(HostWire),
+    /// The test itself: see [`local()`].
+    Local(End),
+}
+
+impl Default for WireConfig {
+    fn default() -> Self {
+        HostWire::default().into()
+    }
+}
+
+impl From<HostWire> for WireConfig {
+    fn from(wire: HostWire) -> Self {
+        Self::Host(wire)
+    }
+}
+
+/// A wire that leads out of this process. Unlike a [`WireConfig`] it can be cloned and compared, since it only names its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostWire {
     /// QEMU's own little network (slirp): TCP and UDP with ordinary programs on this host as the peer, no privileges needed. The host is
     /// 10.0.2.2, a DHCP client gets 10.0.2.15.
     User {
@@ -49,11 +70,9 @@ pub enum WireConfig {
         /// The interface's name.
         name: String,
     },
-    /// The test itself: see [`local()`].
-    Local(End),
 }
 
-impl Default for WireConfig {
+impl Default for HostWire {
     /// The `user` wire without forwards.
     fn default() -> Self {
         Self::User { forwards: Vec::new() }

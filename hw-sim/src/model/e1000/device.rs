@@ -8,8 +8,8 @@ use hal::{BusDevice, BusError, DmaSpace, Interrupt, PciIdentity, RegisterError, 
 use super::fault::Fault;
 use super::interrupt::IntX;
 use super::registers::SPACE;
-use super::space::Space;
 use super::state::State;
+use crate::model::space::Space;
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -23,7 +23,6 @@
 //!   next step. Receive descriptors are written back at once. Interrupts that IDE or RDTR delay come at the start of the next step.
 
 mod access;
-mod checksum;
 mod config;
 mod descriptor;
 mod device;
@@ -40,7 +39,6 @@ mod receive_checksum;
 mod registers;
 mod ring;
 mod segmentation;
-mod space;
 mod state;
 mod statistics;
 mod transmit;
@@ -48,15 +46,19 @@ mod transmit;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use hal::{BusDevice, DmaLimits, MacAddress};
 
 pub use fault::Fault;
-pub use receive::Received;
 
-use space::Space;
+use super::space::Space;
 use state::State;
+
+pub use super::Received;
+
+/// Up to the window in which an IOMMU on x86 takes writes for interrupts.
+const ADDRESSES: std::ops::RangeInclusive<u64> = 0x1000_0000..=0xfedf_ffff;
 
 /// A model of the 82540EM. Cheap to clone; every clone is the same device.
 ///
@@ -80,8 +82,8 @@ impl E1000Model {
     /// A device that has just been powered on, with `mac` in its EEPROM, its cable plugged in and memory accesses enabled, bus mastering not.
     pub fn new(mac: MacAddress) -> Self {
         let mut space = None;
-        let state = Arc::new_cyclic(|state| {
-            let own = Arc::new(Space::new(state.clone()));
+        let state = Arc::new_cyclic(|state: &Weak<Mutex<State>>| {
+            let own = Arc::new(Space::new(ADDRESSES, state.clone()));
             space = Some(Arc::clone(&own));
             Mutex::new(State::new(mac, own))
         });
@@ -164,7 +166,7 @@ impl E1000Model {
     /// What the driver did that the manual forbids, each once, in order, with the section that forbids it in brackets. At most
     /// 256 are kept.
     pub fn violations(&self) -> Vec<String> {
-        self.lock().violations.clone()
+        self.lock().violations.list()
     }
 
     /// How many mappings of memory and files there are now.

@@ -1,11 +1,11 @@
 //! A packet, gathered from its descriptors.
 
-use super::checksum::{self, Misplaced};
 use super::descriptor::{Command, ContextDescriptor, DataDescriptor, LegacyDescriptor, Options};
 use super::dma::Aborted;
 use super::segmentation;
 use super::state::State;
 use super::statistics::{self, TSCTC, TSCTFC};
+use crate::model::checksum::{self, Misplaced};
 
 /// What a legacy or data descriptor asks for.
 #[derive(Clone, Copy)]

@@ -10,25 +10,13 @@ use super::ring::{Ring, STATUS_BYTE};
 use super::state::State;
 use super::statistics::{self, BPRC, CRCERRS, GORCL, GPRC, MPC, MPRC, PRC64, RLEC, RNBC, ROC, RUC, TORL, TPR};
 use super::transmit::{FCS, SHORTEST};
+use crate::model::Received;
 
 /// The longest packet with its check sequence, without and with RCTL.LPE (13.7.36).
 const LONGEST: usize = 1522;
 const LONGEST_LPE: usize = 16_384;
 /// Destination, source and type.
 const ETHERNET_HEADER: usize = 14;
-
-/// What became of a frame that arrived.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// It is in the buffers of the ring.
-    Delivered,
-    /// It is not for this station, or too long or too short.
-    Filtered,
-    /// There were not enough descriptors, or the device could not reach memory.
-    Missed,
-    /// The receiver is not enabled, the link is down, or the device is gone.
-    Off,
-}
 
 /// What one packet's descriptors tell.
 struct Report {
@@ -129,7 +117,7 @@ impl State {
         }
         // The packet checksum is the sum from PCSS to the end, not complemented, over what was on the wire (13.4.45).
         let start = (control as u8 as usize).min(packet.len());
-        Report { status, errors, special, checksum: super::checksum::sum(&packet[start..]) }
+        Report { status, errors, special, checksum: crate::model::checksum::sum(&packet[start..]) }
     }
 
     /// Only address, length and DD are valid where EOP is not set (3.2.3.1); the packet checksum is in the first descriptor.

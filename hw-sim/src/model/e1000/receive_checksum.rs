@@ -1,8 +1,8 @@
 //! What the receive unit finds out about checksums: the frame check sequence, and those of IPv4, TCP and UDP (3.2.9).
 
-use super::checksum::{fold, sum};
 use super::descriptor::{RxErrors, RxStatus};
 use super::transmit::FCS;
+use crate::model::checksum::{fold, sum};
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;

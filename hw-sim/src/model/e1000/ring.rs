@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::descriptor::{self, Raw};
 use super::registers::{RCTL, RDBAH, RDBAL, RDH, RDLEN, RDT, Rctl, TCTL, TDBAH, TDBAL, TDH, TDLEN, TDT, Tctl};
 use super::state::State;
+use crate::model::space::Holder;
 
 /// The registers of one ring.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -131,9 +132,11 @@ impl State {
             self.violation(format!("{} descriptor {index} was changed while the hardware owned it [{section}]", ring.name()));
         }
     }
+}
 
+impl Holder for State {
     /// A mapping is about to go: does the hardware still own a descriptor that refers to it, or the ring itself?
-    pub(super) fn about_to_unmap(&mut self, range: Range<u64>) {
+    fn about_to_unmap(&mut self, range: Range<u64>) {
         let transmits = Tctl::from_bits_retain(self.registers.get(TCTL)).contains(Tctl::EN);
         let receives = Rctl::from_bits_retain(self.registers.get(RCTL)).contains(Rctl::EN);
         if !self.config.bus_master() || self.gone() {

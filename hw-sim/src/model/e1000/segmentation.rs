@@ -1,11 +1,9 @@
 //! TCP segmentation (3.5): one frame for every MSS bytes of payload, each behind a copy of the prototype header that is brought up to date.
 
-use super::checksum;
 use super::descriptor::{ContextCommand, ContextDescriptor, Options};
+use crate::model::checksum;
+use crate::model::segmentation::{self as common, update_u16};
 
-/// FIN and PSH among the TCP flags.
-const FIN_PSH: u8 = 0b1001;
-const IPV6_HEADER: usize = 40;
 /// The model's own limit, for contexts with a tiny MSS: 1 MiB in segments of 64 bytes.
 const MOST_SEGMENTS: usize = 16_384;
 
@@ -42,39 +40,26 @@ pub(super) fn segments(context: &ContextDescriptor, options: Options, data: &[u8
         .collect()
 }
 
-/// Changes the 16 bits at `at`; nothing beyond the frame.
-fn update_u16(frame: &mut [u8], at: usize, update: impl FnOnce(u16) -> u16) {
-    if let Some(Ok(bytes)) = frame.get_mut(at..at + 2).map(<&mut [u8; 2]>::try_from) {
-        *bytes = update(u16::from_be_bytes(*bytes)).to_be_bytes();
-    }
-}
-
 /// 3.5.9: TUCMD.IP tells IPv4 from IPv6.
 fn update_ip(frame: &mut [u8], context: &ContextDescriptor, number: usize, ipv6_length_right: bool) {
     let start = usize::from(context.ipcss);
-    let length = frame.len().saturating_sub(start);
     if context.command().contains(ContextCommand::IP) {
-        update_u16(frame, start + 2, |_| length as u16);
-        update_u16(frame, start + 4, |identification| identification.wrapping_add(number as u16));
+        common::update_ipv4(frame, start, number);
     } else {
-        let length = if ipv6_length_right { length.saturating_sub(IPV6_HEADER) } else { length };
-        update_u16(frame, start + 4, |_| length as u16);
+        common::update_ipv6(frame, start);
+        if !ipv6_length_right {
+            update_u16(frame, start + 4, |length| length.wrapping_add(common::IPV6_HEADER as u16));
+        }
     }
 }
 
 /// 3.5.9: TUCMD.TCP tells TCP from UDP.
 fn update_l4(frame: &mut [u8], context: &ContextDescriptor, sent: usize, last: bool) {
     let start = usize::from(context.tucss);
-    let length = frame.len().saturating_sub(start);
-    if !context.command().contains(ContextCommand::TCP) {
-        update_u16(frame, start + 4, |_| length as u16);
-        return;
-    }
-    if let Some(Ok(bytes)) = frame.get_mut(start + 4..start + 8).map(<&mut [u8; 4]>::try_from) {
-        *bytes = u32::from_be_bytes(*bytes).wrapping_add(sent as u32).to_be_bytes();
-    }
-    if let Some(flags) = frame.get_mut(start + 13).filter(|_| !last) {
-        *flags &= !FIN_PSH;
+    if context.command().contains(ContextCommand::TCP) {
+        common::update_tcp(frame, start, sent, last);
+    } else {
+        common::update_udp(frame, start);
     }
 }
 

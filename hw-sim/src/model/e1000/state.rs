@@ -11,11 +11,10 @@ use super::packet::Packet;
 use super::phy::Phy;
 use super::registers::*;
 use super::ring::Owned;
-use super::space::Space;
 use super::statistics;
+use crate::model::space::Space;
+use crate::model::violations::Violations;
 
-/// Violations that are kept; a wild driver may commit any number.
-const MOST_VIOLATIONS: usize = 256;
 /// Initial values that the manual gives as X.
 const NOISE: u32 = 0xa5c3_96f0;
 
@@ -29,7 +28,7 @@ pub(super) struct State {
     pub receiver: ReceiveUnit,
     pub fault: Fault,
     pub space: Arc<Space>,
-    pub violations: Vec<String>,
+    pub violations: Violations,
     pub faulted: Vec<(u64, u64)>,
     /// A DMA access was aborted: none is made until a reset.
     pub aborted: bool,
@@ -79,7 +78,7 @@ impl State {
             receiver: ReceiveUnit::default(),
             fault: Fault::None,
             space,
-            violations: Vec::new(),
+            violations: Violations::default(),
             faulted: Vec::new(),
             aborted: false,
             synchronous: false,
@@ -138,10 +137,7 @@ impl State {
     }
 
     pub(super) fn violation(&mut self, what: impl Into<String>) {
-        let what = what.into();
-        if self.violations.len() < MOST_VIOLATIONS && !self.violations.contains(&what) {
-            self.violations.push(what);
-        }
+        self.violations.add(what.into());
     }
 
     pub(super) fn set_fault(&mut self, fault: Fault) {

@@ -1,8 +1,8 @@
-//! What the device can reach: memory and files, mapped at addresses below 4 GiB.
+//! What a model can reach: memory and files, mapped at addresses of a range that the model chooses.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
@@ -12,15 +12,19 @@ use hal::progress::ProgressBoard;
 use hal::segment::Domain;
 use hal::{Access, DmaError, DmaLimits, DmaSpace, Mapping};
 
-use super::state::State;
+/// Who accesses the space.
+pub(super) trait Holder: Send {
+    /// These addresses are about to be unmapped.
+    fn about_to_unmap(&mut self, range: Range<u64>);
+}
 
-/// The model's own DMA space. Between mappings lies a granule of nothing, and addresses are used again as late as possible, so that an access
+/// A model's own DMA space. Between mappings lies a granule of nothing, and addresses are used again as late as possible, so that an access
 /// past the end, or after the unmapping, never finds other memory.
 pub(super) struct Space {
     domain: Domain,
     queues: ProgressBoard,
     table: Mutex<Table>,
-    state: Weak<Mutex<State>>,
+    holder: Weak<Mutex<dyn Holder>>,
 }
 
 struct Table {
@@ -47,19 +51,18 @@ enum Backing {
 pub(super) struct Unmapped;
 
 impl Space {
-    pub(super) fn new(state: Weak<Mutex<State>>) -> Self {
+    pub(super) fn new(addresses: RangeInclusive<u64>, holder: Weak<Mutex<dyn Holder>>) -> Self {
         let limits = DmaLimits {
-            // Up to the window in which an IOMMU on x86 takes writes for interrupts.
-            ranges: vec![0x1000_0000..=0xfedf_ffff],
             granule: 4096,
             maps: 65_535,
-            bytes: 0xeee0_0000,
+            bytes: addresses.end() - addresses.start() + 1,
+            ranges: vec![addresses],
             whole_files: false,
             partial_page: true,
             writable_descriptor: false,
         };
         let table = Table { mappings: BTreeMap::new(), capacity: limits.maps as usize, next: 0, limits };
-        Self { domain: Domain::new(), queues: ProgressBoard::new(), table: Mutex::new(table), state }
+        Self { domain: Domain::new(), queues: ProgressBoard::new(), table: Mutex::new(table), holder }
     }
 
     pub(super) fn set_limits(&self, limits: DmaLimits) {
@@ -74,6 +77,13 @@ impl Space {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether all of a range is mapped, for writing too if that is asked for.
+    pub(super) fn covers(&self, address: u64, len: u64, write: bool) -> bool {
+        let table = self.table();
+        let writable = |entry: &Entry| matches!(entry.backing, Backing::Memory(_, Access::ReadWrite));
+        table.find(address, len).is_ok_and(|(_, entry)| !write || writable(entry))
     }
 
     /// Reads what the device reads.
@@ -195,9 +205,9 @@ impl DmaSpace for Space {
 
     fn unmap(&self, mapping: Mapping) -> Result<(), DmaError> {
         let (iova, len) = (mapping.iova(), mapping.len());
-        // The state first: it looks into the space, never the other way round.
-        if let Some(state) = self.state.upgrade() {
-            state.lock().unwrap_or_else(PoisonError::into_inner).about_to_unmap(iova..iova + len);
+        // The holder first: it looks into the space, never the other way round.
+        if let Some(holder) = self.holder.upgrade() {
+            holder.lock().unwrap_or_else(PoisonError::into_inner).about_to_unmap(iova..iova + len);
         }
         let mut table = self.table();
         match table.mappings.get(&iova) {

@@ -1,4 +1,4 @@
-//! One's complement checksums, inserted where and over what the offsets say, literally (3.5.8, 3.6).
+//! One's complement checksums, inserted where and over what the offsets say, literally (Intel 8254x manual, 3.5.8 and 3.6; VIRTIO 1.3, 5.1.6.2).
 
 /// The folded one's complement sum of 16-bit words in network order; a last odd byte is the upper half of a word.
 pub(super) fn sum(bytes: &[u8]) -> u16 {
