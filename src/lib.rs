@@ -16,6 +16,7 @@
 //! | [`file`](mod@file) | sources, windows of files that are mapped for the device, leases |
 //! | [`net`] | addresses, ARP and neighbour discovery, headers |
 //! | [`send`] | a port (NIC, buffers, windows, address), and UDP sends on it |
+//! | [`tcp`] | a TCP engine whose send buffer is somebody else's |
 //! | [`receive`] | the other end: an ordinary socket |
 //! | [`bench`](mod@bench) | how fast a NIC and its driver send |
 //!
@@ -30,3 +31,4 @@ pub mod file;
 pub mod net;
 pub mod receive;
 pub mod send;
+pub mod tcp;
