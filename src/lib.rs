@@ -18,6 +18,7 @@
 //! | [`net`] | addresses, ARP and neighbour discovery, headers |
 //! | [`phy`] | any NIC for smoltcp, for programs that want sockets |
 //! | [`send`] | a port (NIC, buffers, windows, address), and UDP sends on it |
+//! | [`tcp`] | a TCP engine whose send buffer is somebody else's |
 //! | [`receive`] | the other end: an ordinary socket |
 //! | [`bench`](mod@bench) | how fast a NIC and its driver send |
 //!
@@ -35,3 +36,4 @@ pub mod net;
 pub mod phy;
 pub mod receive;
 pub mod send;
+pub mod tcp;

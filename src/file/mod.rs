@@ -18,4 +18,4 @@ pub mod window;
 pub use identity::Identity;
 pub use lease::{Lease, LeaseError};
 pub use source::{RegularFile, Source, SourceError, Stream};
-pub use window::{CacheError, Span, WindowCache, WindowStatistics};
+pub use window::{CacheError, Hold, Span, WindowCache, WindowStatistics};

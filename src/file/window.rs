@@ -4,14 +4,16 @@
 //! in bytes, since pinned page cache cannot be reclaimed, and gives up what was not used for longest. It is keyed by
 //! [`Identity`] and place, so a file that changed is never served from old windows.
 //!
-//! A window that is given up is *retired*: it is unmapped once all frames that were posted until then are completed
-//! ([`hal::progress`]), however long that takes.
+//! A window that somebody has a [`Hold`] on is not given up: TCP keeps one while bytes of the window are on their way and not acknowledged. A
+//! window that is given up is *retired*: it is unmapped once all frames that were posted until then are completed ([`hal::progress`]),
+//! however long that takes.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use hal::{Burst, DmaError, DmaLimits, DmaSpace, Fence, Mapping};
+use hal::{Burst, DmaError, DmaLimits, DmaSpace, Fence, Mapping, Segment};
 
 use super::identity::Identity;
 use super::source::RegularFile;
@@ -30,9 +32,14 @@ pub struct WindowCache {
     window: u64,
     /// The first and the last window of the range that was prepared.
     current: Option<(Key, u64)>,
-    /// The windows of that range, which go back to the others when it is released: so a burst finds them without a search.
-    in_use: Vec<Window>,
-    windows: HashMap<Key, Unused>,
+    /// Where the windows of that range are: so a burst finds them without a search.
+    in_use: Vec<u32>,
+    /// All windows but the retired ones, each at a place that it keeps, and the places that are free.
+    windows: Vec<Option<Window>>,
+    free: Vec<u32>,
+    index: HashMap<Key, u32>,
+    /// Windows of forgotten files that are still held.
+    doomed: usize,
     retired: Vec<Retired>,
     /// Bytes that are mapped, retired windows included.
     mapped: u64,
@@ -62,20 +69,36 @@ struct Key {
 struct Window {
     key: Key,
     mapping: Mapping,
-}
-
-/// A window that no burst is built from, free as soon as what was posted until then is done.
-#[derive(Debug)]
-struct Unused {
-    mapping: Mapping,
+    /// How many want it to stay.
+    holds: u32,
+    /// Its file was forgotten: it goes with its last hold.
+    doomed: bool,
     last_use: u64,
-    fence: Fence,
+    /// Once nobody holds it: what was posted until then.
+    fence: Option<Fence>,
 }
 
 #[derive(Debug)]
 struct Retired {
+    key: Key,
     mapping: Mapping,
     fence: Fence,
+}
+
+/// A window that stays mapped until this is [given back](WindowCache::let_go).
+#[derive(Debug)]
+#[must_use = "a hold that is not given back keeps its window mapped"]
+pub struct Hold {
+    place: u32,
+    start: u64,
+    end: u64,
+}
+
+impl Hold {
+    /// The bytes of the file that the window has.
+    pub fn range(&self) -> Range<u64> {
+        self.start..self.end
+    }
 }
 
 /// Why a range has no windows.
@@ -102,8 +125,24 @@ impl WindowCache {
         let (wanted, budget) = (budget, budget.min(limits.bytes));
         // A datagram may lie across two windows, so two have to fit.
         let window = (budget / 2).checked_ilog2().map_or(0, |log| 1 << log).clamp(limits.granule, WINDOW.max(limits.granule));
-        let (current, in_use, windows, retired, statistics) = Default::default();
-        Self { space, wanted, budget, window, limits, current, in_use, windows, retired, mapped: 0, clock: 0, statistics }
+        let (current, in_use, windows, free, index, retired, statistics) = Default::default();
+        Self {
+            space,
+            wanted,
+            budget,
+            window,
+            limits,
+            current,
+            in_use,
+            windows,
+            free,
+            index,
+            doomed: 0,
+            retired,
+            mapped: 0,
+            clock: 0,
+            statistics,
+        }
     }
 
     /// How far from the start a file can be mapped: all of it, but for a partial last page where the space cannot take that.
@@ -138,23 +177,17 @@ impl WindowCache {
         let known = |place: u64| before.is_some_and(|(from, to)| from.file == key.file && (from.start..=to).contains(&place));
         self.release();
         self.clock += 1;
-        let (mut place, mut hits) = (first, 0);
+        let (mut start, mut hits) = (first, 0);
         loop {
-            let key = Key { start: place, ..key };
-            let mapping = match self.windows.remove(&key) {
-                Some(window) => {
-                    hits += u64::from(!known(place));
-                    window.mapping
-                }
-                None => self.map(file, key)?,
-            };
-            self.in_use.push(Window { key, mapping });
-            if place >= last {
+            let (place, hit) = self.take(file, Key { start, ..key })?;
+            hits += u64::from(hit && !known(start));
+            self.in_use.push(place);
+            if start >= last {
                 self.statistics.hits += hits;
-                self.current = Some((Key { start: first, ..key }, last));
+                self.current = Some((key, last));
                 return Ok(());
             }
-            place += self.window;
+            start += self.window;
         }
     }
 
@@ -166,7 +199,7 @@ impl WindowCache {
         let (first, last) = self.places(file, start, end);
         for place in [first, last] {
             let key = Key { file: *file.identity(), start: place };
-            if !self.windows.contains_key(&key) && !self.in_use.iter().any(|window| window.key == key) {
+            if !self.index.contains_key(&key) {
                 return Err(CacheError::Cold { from: place });
             }
         }
@@ -176,8 +209,68 @@ impl WindowCache {
     /// The windows of the last prepared range are no longer in use, but for frames that are posted: the send is over, or goes on elsewhere.
     pub fn release(&mut self) {
         self.current = None;
-        for Window { key, mapping } in self.in_use.drain(..) {
-            self.windows.insert(key, Unused { mapping, last_use: self.clock, fence: self.space.queues().fence() });
+        while let Some(place) = self.in_use.pop() {
+            self.give(place);
+        }
+    }
+
+    /// Keeps the window that has the byte at `offset`, before [`mappable`](Self::mappable), until the hold is given back. It is mapped now, if it
+    /// is not.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare). [`DmaError::Full`] also says that all windows are held.
+    pub fn hold(&mut self, file: &RegularFile, offset: u64) -> Result<Hold, CacheError> {
+        let (start, _) = self.places(file, offset, offset + 1);
+        self.clock += 1;
+        let (place, hit) = self.take(file, Key { file: *file.identity(), start })?;
+        self.statistics.hits += u64::from(hit);
+        let len = self.windows.get(place as usize).and_then(Option::as_ref).map_or(0, |window| window.mapping.len());
+        Ok(Hold { place, start, end: start + len })
+    }
+
+    /// `len` bytes of the file from `offset` on, as a segment for the device; `None` when they are not all in the window.
+    #[inline]
+    pub fn segment(&self, hold: &Hold, offset: u64, len: u32) -> Option<Segment<'_>> {
+        let window = self.windows.get(hold.place as usize)?.as_ref()?;
+        window.mapping.segment(offset.checked_sub(window.key.start)?, len)
+    }
+
+    /// The window may go, as soon as what was posted until now is completed.
+    pub fn let_go(&mut self, hold: Hold) {
+        self.give(hold.place);
+    }
+
+    /// The place of a window, which is held once more, and whether it was there.
+    fn take(&mut self, file: &RegularFile, key: Key) -> Result<(u32, bool), CacheError> {
+        if let Some(place) = self.index.get(&key).copied()
+            && let Some(Some(window)) = self.windows.get_mut(place as usize)
+        {
+            window.holds += 1;
+            window.fence = None;
+            return Ok((place, true));
+        }
+        let mapping = self.map(file, key)?;
+        let window = Some(Window { key, mapping, holds: 1, doomed: false, last_use: self.clock, fence: None });
+        let place = self.free.pop().unwrap_or(self.windows.len() as u32);
+        match self.windows.get_mut(place as usize) {
+            Some(free) => *free = window,
+            None => self.windows.push(window),
+        }
+        self.index.insert(key, place);
+        Ok((place, false))
+    }
+
+    /// One hold less.
+    fn give(&mut self, place: u32) {
+        let Some(Some(window)) = self.windows.get_mut(place as usize) else { return };
+        window.holds -= 1;
+        if window.holds == 0 {
+            window.last_use = self.clock;
+            window.fence = Some(self.space.queues().fence());
+            if window.doomed {
+                self.doomed -= 1;
+                self.retire(place);
+            }
         }
     }
 
@@ -217,7 +310,11 @@ impl WindowCache {
                     return Ok(mapping);
                 }
                 Err(DmaError::Full { .. }) if !self.retired.is_empty() => return Err(CacheError::Busy),
-                Err(DmaError::Full { .. }) if !self.windows.is_empty() => self.evict_one()?,
+                // With nothing left to give up, the space's refusal says how to have more.
+                Err(full @ DmaError::Full { .. }) => match self.evict_one() {
+                    Err(CacheError::Map(_)) => return Err(full.into()),
+                    evicted => evicted?,
+                },
                 Err(error) => return Err(error.into()),
             }
         }
@@ -225,24 +322,30 @@ impl WindowCache {
 
     /// Gives up the window that was unused for longest.
     fn evict_one(&mut self) -> Result<(), CacheError> {
-        let oldest = self.windows.iter().min_by_key(|(_, window)| window.last_use);
-        let Some(key) = oldest.map(|(key, _)| *key) else {
+        let unused =
+            self.windows.iter().zip(0..).filter_map(|(window, place)| Some((window.as_ref().filter(|window| window.holds == 0)?, place)));
+        let Some((_, place)) = unused.min_by_key(|(window, _)| window.last_use) else {
             return Err(if self.retired.is_empty() {
                 DmaError::Full { len: self.window, reason: "the space has no room besides the windows in use".into() }.into()
             } else {
                 CacheError::Busy
             });
         };
-        self.retire(&key);
+        self.retire(place);
         self.sweep()?;
         Ok(())
     }
 
-    fn retire(&mut self, key: &Key) {
-        if let Some(window) = self.windows.remove(key) {
-            self.statistics.evicted += 1;
-            self.retired.push(Retired { mapping: window.mapping, fence: window.fence });
+    fn retire(&mut self, place: u32) {
+        let Some(window) = self.windows.get_mut(place as usize).and_then(Option::take) else { return };
+        // A doomed window has left it already, and another may be there under its key.
+        if self.index.get(&window.key) == Some(&place) {
+            self.index.remove(&window.key);
         }
+        self.free.push(place);
+        self.statistics.evicted += 1;
+        let fence = window.fence.unwrap_or_else(|| self.space.queues().fence());
+        self.retired.push(Retired { key: window.key, mapping: window.mapping, fence });
     }
 
     /// The windows of the range that was prepared last.
@@ -251,20 +354,39 @@ impl WindowCache {
     pub fn span(&self, file: &RegularFile, start: u64, end: u64) -> Option<Span<'_>> {
         let (first, last) = self.places(file, start, end);
         let key = Key { file: *file.identity(), start: first };
-        let prepared = self.current == Some((key, last));
-        if prepared { Some(Span { first: self.in_use.first()?, second: self.in_use.last()? }) } else { None }
+        if self.current != Some((key, last)) {
+            return None;
+        }
+        let window = |place: Option<&u32>| self.windows.get(*place? as usize)?.as_ref();
+        Some(Span { first: window(self.in_use.first())?, second: window(self.in_use.last())? })
     }
 
-    /// Gives up all windows of a file, of whatever version: it changed, or its lease is to be given up.
+    /// Gives up all windows of a file, of whatever version, those that are held with their last hold: it changed, or its lease is to be given
+    /// up.
     pub fn forget(&mut self, file: &RegularFile) {
         self.release();
-        let keys: Vec<Key> = self.windows.keys().filter(|key| key.file.same_file(file.identity())).copied().collect();
-        for key in keys {
-            self.retire(&key);
+        for place in 0..self.windows.len() as u32 {
+            let Some(Some(window)) = self.windows.get_mut(place as usize) else { continue };
+            if !window.key.file.same_file(file.identity()) {
+                continue;
+            }
+            if window.holds == 0 {
+                self.retire(place);
+            } else if !window.doomed {
+                window.doomed = true;
+                self.doomed += 1;
+                self.index.remove(&window.key);
+            }
         }
     }
 
-    /// Unmaps what is retired and no longer referred to. Returns how many retired windows are left.
+    /// Whether anything of a file is mapped, in whatever version.
+    pub fn has(&self, file: &RegularFile) -> bool {
+        let mut keys = self.windows.iter().flatten().map(|window| window.key).chain(self.retired.iter().map(|retired| retired.key));
+        keys.any(|key| key.file.same_file(file.identity()))
+    }
+
+    /// Unmaps what is retired and no longer referred to. Returns how many windows are left that are retired, or will be with their last hold.
     ///
     /// # Errors
     /// [`DmaError::Unmap`]; the window stays mapped and counts against the budget for ever.
@@ -279,7 +401,7 @@ impl WindowCache {
                 Err(error) => failed = Some(error),
             }
         }
-        failed.map_or(Ok(self.retired.len()), Err)
+        failed.map_or(Ok(self.retired.len() + self.doomed), Err)
     }
 }
 
@@ -288,9 +410,8 @@ impl Drop for WindowCache {
         // A NIC is stopped before its windows go (see `Port`), so every fence has passed. Where one has not, the window stays mapped until
         // the space goes.
         self.release();
-        let keys: Vec<Key> = self.windows.keys().copied().collect();
-        for key in keys {
-            self.retire(&key);
+        for place in 0..self.windows.len() as u32 {
+            self.retire(place);
         }
         let _ = self.sweep();
     }

@@ -176,3 +176,60 @@ fn what_no_budget_holds_is_copied_instead() {
     assert!(matches!(&error, CacheError::Map(DmaError::Full { .. })), "{error}");
     assert!(error.to_string().contains("--window-budget"), "{error}");
 }
+
+#[test]
+fn a_window_that_is_held_stays_and_goes_when_hold_and_frames_are_done() {
+    let Space { space, model, queue, .. } = space(|_| ());
+    let (_named, file) = file(4 * WINDOW);
+    let mut cache = WindowCache::new(space, 2 * WINDOW);
+    let (first, again) = (cache.hold(&file, 5).unwrap(), cache.hold(&file, WINDOW - 1).unwrap());
+    assert_eq!((first.range(), again.range()), (0..WINDOW, 0..WINDOW));
+    let second = cache.hold(&file, WINDOW).unwrap();
+    queue.set_posted(8);
+    assert!(matches!(cache.hold(&file, 2 * WINDOW), Err(CacheError::Map(DmaError::Full { .. }))), "both are held");
+    cache.let_go(first);
+    assert!(matches!(cache.hold(&file, 2 * WINDOW), Err(CacheError::Map(DmaError::Full { .. }))), "still held once");
+    cache.let_go(again);
+    assert!(matches!(cache.hold(&file, 2 * WINDOW), Err(CacheError::Busy)), "8 frames are on their way");
+    assert_eq!(model.mappings(), 2);
+    queue.set_completed(8);
+    let third = cache.hold(&file, 2 * WINDOW).unwrap();
+    assert_eq!(third.range(), 2 * WINDOW..3 * WINDOW);
+    assert_eq!((model.mappings(), cache.statistics()), (2, WindowStatistics { mapped: 3, hits: 1, evicted: 1 }));
+    assert_eq!(cache.segment(&second, WINDOW + 7, 100).unwrap().len(), 100);
+    assert!(cache.segment(&second, WINDOW - 1, 2).is_none() && cache.segment(&second, 2 * WINDOW - 1, 2).is_none());
+}
+
+#[test]
+fn a_window_of_a_forgotten_file_goes_with_its_last_hold() {
+    let Space { space, model, .. } = space(|_| ());
+    let (named, before) = file(8192);
+    let mut cache = WindowCache::new(space, u64::MAX);
+    let hold = cache.hold(&before, 0).unwrap();
+    cache.forget(&before);
+    assert_eq!((cache.sweep().unwrap(), cache.has(&before), model.mappings()), (1, true, 1));
+    // The same version again is another window: the forgotten one takes no new holds.
+    let other = cache.hold(&open(&named), 0).unwrap();
+    assert_eq!(model.mappings(), 2);
+    cache.let_go(hold);
+    assert_eq!((cache.sweep().unwrap(), model.mappings()), (0, 1));
+    cache.let_go(other);
+    cache.hold(&before, 0).map(|hold| cache.let_go(hold)).unwrap();
+    assert_eq!(cache.statistics().hits, 1, "the newer window stayed");
+    cache.forget(&before);
+    assert!(cache.sweep().unwrap() == 0 && !cache.has(&before));
+}
+
+#[test]
+fn what_is_prepared_and_held_is_one_window() {
+    let Space { space, model, .. } = space(|_| ());
+    let (_named, file) = file(2 * WINDOW);
+    let mut cache = WindowCache::new(space, u64::MAX);
+    let hold = cache.hold(&file, 0).unwrap();
+    cache.prepare(&file, WINDOW - 10, WINDOW + 10).unwrap();
+    assert_eq!(model.mappings(), 2);
+    cache.let_go(hold);
+    assert_eq!(addresses(&cache, &file, WINDOW - 10, WINDOW + 10).len(), 2);
+    drop(cache);
+    assert_eq!(model.mappings(), 0, "nothing stays mapped");
+}

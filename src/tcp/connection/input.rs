@@ -1,0 +1,532 @@
+//! What a connection makes of the segments that arrive (RFC 9293 3.10.7).
+
+use std::time::Duration;
+
+use super::timers::Timer;
+use super::{Connection, DEFAULT_MSS, Events, LEAST_MSS, Recovery, State, TcpError};
+use crate::tcp::congestion::Prr;
+use crate::tcp::rack::Circumstances;
+use crate::tcp::{Flags, Segment, TcpHeader, refuse};
+
+/// How long an ACK waits for company (RFC 9293 3.8.6.3: less than 500 ms); as Linux.
+const DELAYED_ACK: Duration = Duration::from_millis(40);
+/// Answers to segments that cannot be right, one in this time: as Linux, and for each connection, so that none tells about another
+/// (RFC 5961 7).
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
+/// For how long a timestamp of the peer says something: after this its clock may have wrapped (RFC 7323 5.5).
+const TIMESTAMP_LIFE: Duration = Duration::from_secs(24 * 24 * 3600);
+/// A duplicate ACK is the third one (RFC 5681 3.2).
+const DUPLICATES: u64 = 3;
+
+impl Connection {
+    /// Takes a segment for this connection, whose addresses, ports and checksum the caller has checked. Returns what it has changed.
+    pub fn receive(&mut self, segment: &Segment<'_>, now: Duration) -> Events {
+        match self.state {
+            State::Closed => Events::empty(),
+            State::SynSent => self.receive_in_syn_sent(segment, now),
+            _ => self.receive_synchronized(segment, now),
+        }
+    }
+
+    fn receive_in_syn_sent(&mut self, segment: &Segment<'_>, now: Duration) -> Events {
+        let header = &segment.header;
+        let acknowledges = header.flags.contains(Flags::ACK);
+        if acknowledges && (self.next == 0 || header.ack != self.iss + 1) {
+            self.reset = refuse(segment);
+            return Events::empty();
+        }
+        if header.flags.contains(Flags::RST) {
+            if acknowledges {
+                self.finish(Some(TcpError::Refused));
+                return Events::CLOSED;
+            }
+            return Events::empty();
+        }
+        if !header.flags.contains(Flags::SYN) {
+            return Events::empty();
+        }
+        self.take_syn(header, now);
+        if !acknowledges {
+            // The peer opens as well (RFC 9293 3.5, figure 7).
+            self.state = State::SynReceived;
+            self.handshake_due = true;
+            return Events::empty();
+        }
+        if !self.syn_lost {
+            self.rtt.sample(now.saturating_sub(self.sent_at), now);
+        }
+        self.establish(now);
+        self.acknowledge_now = true;
+        Events::ESTABLISHED
+    }
+
+    /// What a SYN says of its sender.
+    pub(super) fn take_syn(&mut self, header: &TcpHeader, now: Duration) {
+        let options = &header.options;
+        self.irs = header.seq;
+        self.received.skip_syn();
+        self.acknowledged_upto = 1;
+        self.mss = options.mss.unwrap_or(DEFAULT_MSS).max(LEAST_MSS).min(self.config.mss);
+        self.window_scale_agreed = options.window_scale.is_some();
+        self.window_scale = options.window_scale.unwrap_or(0);
+        if !self.window_scale_agreed {
+            self.own_scale = 0;
+        }
+        self.sack_permitted &= options.sack_permitted;
+        self.timestamps &= options.timestamps.is_some();
+        if let Some(stamps) = options.timestamps {
+            (self.recent_timestamp, self.recent_at) = (stamps.value, now);
+        }
+        self.window = header.window.into();
+        self.largest_window = self.window;
+        // What is promised: a window that is not scaled, from the first byte on.
+        self.window_end = 1 + u64::from(self.config.window.min(65535));
+    }
+
+    fn receive_synchronized(&mut self, segment: &Segment<'_>, now: Duration) -> Events {
+        let header = &segment.header;
+        let flags = header.flags;
+        let expected = self.receive_next();
+        let Some(start) = header.seq.position(self.irs, expected) else {
+            // Before the SYN: an old duplicate.
+            if !flags.contains(Flags::RST) {
+                self.answer_unacceptable(segment, now);
+            }
+            return Events::empty();
+        };
+
+        if let Some(events) = self.receive_duplicate_syn(segment, start, now) {
+            return events;
+        }
+        if self.timestamps && !flags.contains(Flags::RST) {
+            match header.options.timestamps {
+                // RFC 7323 3.2: such a segment is not of this connection.
+                None => return Events::empty(),
+                Some(stamps) if self.is_old(stamps.value, now) => {
+                    self.answer_unacceptable(segment, now);
+                    return Events::empty();
+                }
+                Some(_) => {}
+            }
+        }
+        let end = start + segment.sequence_len();
+        let before = if end == start { end < expected } else { end <= expected };
+        if before || start > self.window_end.max(expected) {
+            if !flags.contains(Flags::RST) {
+                self.answer_unacceptable(segment, now);
+            }
+            return Events::empty();
+        }
+        if flags.contains(Flags::RST) {
+            return self.receive_reset(start, now);
+        }
+        if flags.contains(Flags::SYN) {
+            self.challenge(now);
+            return Events::empty();
+        }
+        if !flags.contains(Flags::ACK) {
+            return Events::empty();
+        }
+        if let Some(stamps) = header.options.timestamps {
+            // RFC 7323 4.3.
+            if self.timestamps && start <= self.acknowledged_upto && stamps.value.wrapping_sub(self.recent_timestamp) as i32 >= 0 {
+                (self.recent_timestamp, self.recent_at) = (stamps.value, now);
+            }
+        }
+        let Some(mut events) = self.receive_acknowledgement(segment, start, now) else { return Events::empty() };
+        self.heard(now);
+        if self.state != State::Closed {
+            events |= self.receive_payload(segment, start, now);
+        }
+        events
+    }
+
+    /// A SYN before the handshake is complete, with the number of the one that is known: the peer has not had the answer, or opens as well
+    /// and this is its answer.
+    fn receive_duplicate_syn(&mut self, segment: &Segment<'_>, start: u64, now: Duration) -> Option<Events> {
+        let flags = segment.header.flags;
+        if self.state != State::SynReceived || start != 0 || !flags.contains(Flags::SYN) || flags.contains(Flags::RST) {
+            return None;
+        }
+        if flags.contains(Flags::ACK) {
+            if self.next == 1 && segment.header.ack == self.iss + 1 {
+                self.window = segment.header.window.into();
+                self.largest_window = self.window;
+                self.establish(now);
+                self.acknowledge_now = true;
+                return Some(Events::ESTABLISHED);
+            }
+            self.reset = refuse(segment);
+            return Some(Events::empty());
+        }
+        if self.may_challenge(now) {
+            self.handshake_due = true;
+        }
+        Some(Events::empty())
+    }
+
+    /// RFC 5961 3.2: exactly the expected number, or it is asked back.
+    fn receive_reset(&mut self, start: u64, now: Duration) -> Events {
+        if start != self.receive_next() {
+            self.challenge(now);
+            return Events::empty();
+        }
+        // A RST in TIME-WAIT would end it early (RFC 1337).
+        if self.state == State::TimeWait {
+            return Events::empty();
+        }
+        self.finish(Some(TcpError::Reset));
+        Events::CLOSED
+    }
+
+    /// `None` when the segment is to be dropped.
+    fn receive_acknowledgement(&mut self, segment: &Segment<'_>, start: u64, now: Duration) -> Option<Events> {
+        let header = &segment.header;
+        let mut events = Events::empty();
+        let ack = header.ack.position(self.iss, self.una);
+        if self.state == State::SynReceived {
+            if ack != Some(1) || self.next != 1 {
+                self.reset = refuse(segment);
+                return None;
+            }
+            if !self.syn_lost {
+                self.rtt.sample(now.saturating_sub(self.sent_at), now);
+            }
+            self.establish(now);
+            (self.window_seq, self.window_ack) = (start, 1);
+            self.set_window(header);
+            return Some(Events::ESTABLISHED);
+        }
+        // RFC 5961 5.2.
+        let Some(ack) = ack.filter(|&ack| ack <= self.next && ack + self.largest_window >= self.una) else {
+            self.challenge(now);
+            return None;
+        };
+        if ack < self.una {
+            return Some(events);
+        }
+        let grown = self.update_window(header, start, ack);
+        let plain = segment.payload.is_empty() && !header.flags.contains(Flags::FIN) && !grown;
+        if !self.scoreboard.is_empty() {
+            if ack > self.una {
+                events |= Events::ACKNOWLEDGED;
+            }
+            self.process_acknowledgement(segment, ack, plain, now);
+        }
+        if self.shut && self.una > self.stream_end() {
+            events |= self.fin_acknowledged(now);
+        }
+        Some(events)
+    }
+
+    fn fin_acknowledged(&mut self, now: Duration) -> Events {
+        match self.state {
+            State::FinWait1 => {
+                self.state = State::FinWait2;
+                Events::empty()
+            }
+            State::Closing => {
+                self.enter_time_wait(now);
+                Events::CLOSED
+            }
+            State::LastAck => {
+                self.finish(None);
+                Events::CLOSED
+            }
+            _ => Events::empty(),
+        }
+    }
+
+    /// Takes the window of a segment that is not older than the one that told it last. Returns whether it has changed.
+    fn update_window(&mut self, header: &TcpHeader, start: u64, ack: u64) -> bool {
+        if (start, ack) < (self.window_seq, self.window_ack) {
+            return false;
+        }
+        (self.window_seq, self.window_ack) = (start, ack);
+        let before = self.window;
+        self.set_window(header);
+        if self.window > 0 && self.persisted > 0 {
+            self.persisted = 0;
+        }
+        if self.window == 0 {
+            // A peer that closes its window and says so is there.
+            self.stalled_since = self.stalled_since.max(self.moved_at);
+        }
+        self.window != before
+    }
+
+    fn set_window(&mut self, header: &TcpHeader) {
+        self.window = u64::from(header.window) << self.window_scale;
+        self.largest_window = self.largest_window.max(self.window);
+    }
+
+    /// What an ACK says of what is under way.
+    fn process_acknowledgement(&mut self, segment: &Segment<'_>, ack: u64, plain: bool, now: Duration) {
+        let options = &segment.header.options;
+        let advanced = ack - self.una;
+        let in_flight_before = self.scoreboard.in_flight();
+        let minimum = self.rtt.minimum();
+        let echo = options.timestamps.filter(|stamps| self.timestamps && stamps.echo != 0).map(|stamps| stamps.echo);
+        let offset = self.timestamp_offset;
+        // The clock of the echo is coarser than ours: only a whole tick tells.
+        let older = |sent_at: Duration| {
+            let milliseconds = (sent_at.as_millis() as u32).wrapping_add(offset);
+            echo.is_some_and(|echo| (echo.wrapping_sub(milliseconds) as i32) < 0)
+        };
+        let mut first_sent: Option<Duration> = None;
+        let rack = &mut self.rack;
+        let mut arrived = |record: &crate::tcp::scoreboard::Record| {
+            if !record.resent {
+                first_sent = Some(first_sent.map_or(record.sent_at, |at| at.min(record.sent_at)));
+            }
+            rack.arrived(record, now, minimum, record.resent && older(record.sent_at));
+        };
+        let mut delivered = self.scoreboard.acknowledge(ack, &mut arrived);
+        let mut duplicate = None;
+        if self.sack_permitted && !options.sack.is_empty() {
+            let blocks = options.sack.as_slice();
+            for (index, &(left, right)) in blocks.iter().enumerate() {
+                let (Some(left), Some(right)) = (left.position(self.iss, ack), right.position(self.iss, ack)) else { continue };
+                if left >= right || right > self.next {
+                    continue;
+                }
+                let within_second = index == 0
+                    && blocks.get(1).is_some_and(|&(second_left, second_right)| {
+                        second_left.position(self.iss, ack).is_some_and(|at| at <= left)
+                            && second_right.position(self.iss, ack).is_some_and(|at| right <= at)
+                    });
+                if index == 0 && (right <= ack || within_second) {
+                    duplicate = Some(left..right);
+                }
+                if right > ack {
+                    delivered += self.scoreboard.sack(left.max(ack)..right, &mut arrived);
+                }
+            }
+        }
+        self.una = ack;
+        if let Some(sent_at) = first_sent {
+            self.rtt.sample(now.saturating_sub(sent_at), now);
+        } else if let (Some(echo), true) = (echo, advanced > 0) {
+            let ticks = self.timestamp(now).wrapping_sub(echo);
+            if ticks < 1 << 24 {
+                self.rtt.sample(Duration::from_millis(ticks.into()), now);
+            }
+        }
+        if duplicate.is_some() {
+            self.rack.duplicate(ack, self.next);
+        }
+        if advanced > 0 {
+            self.retries = 0;
+            (self.stalled_since, self.moved_at) = (now, now);
+            if self.scoreboard.is_empty() {
+                self.timers.clear(Timer::Retransmit);
+            } else {
+                self.timers.set(Timer::Retransmit, now + self.rtt.rto());
+            }
+        }
+        self.judge_probe(ack, advanced, duplicate.is_some(), options.sack.is_empty(), plain);
+        self.leave_recovery();
+        if !self.sack_permitted {
+            delivered += self.count_duplicates(advanced, plain);
+        }
+        if !self.scoreboard.is_plain() {
+            self.detect_losses(now);
+        }
+        self.adjust_window(delivered, in_flight_before, now);
+        self.arm_loss_probe(now);
+    }
+
+    /// Everything that was under way when a recovery began is acknowledged: it is over.
+    fn leave_recovery(&mut self) {
+        let over = match self.recovery {
+            Recovery::Open => false,
+            Recovery::Fast { until, .. } | Recovery::Loss { until } => self.una >= until,
+        };
+        if over {
+            if matches!(self.recovery, Recovery::Fast { .. }) {
+                self.congestion.set_window(self.congestion.threshold());
+            }
+            self.recovery = Recovery::Open;
+            self.rack.recovered();
+        }
+    }
+
+    /// Finds what is lost, and begins a recovery if there is something.
+    pub(super) fn detect_losses(&mut self, now: Duration) {
+        self.timers.clear(Timer::Reorder);
+        let in_flight = self.scoreboard.in_flight();
+        if self.sack_permitted {
+            let about = Circumstances {
+                now,
+                smoothed: self.rtt.smoothed().unwrap_or_default(),
+                minimum: self.rtt.minimum(),
+                mss: self.mss.into(),
+                recovering: !matches!(self.recovery, Recovery::Open),
+            };
+            if let Some(again) = self.rack.detect(&mut self.scoreboard, &about) {
+                self.timers.set(Timer::Reorder, again);
+            }
+        }
+        if self.scoreboard.lost() > 0 && matches!(self.recovery, Recovery::Open) {
+            self.enter_recovery(in_flight);
+        }
+    }
+
+    fn enter_recovery(&mut self, in_flight: u64) {
+        self.congestion.reduce();
+        self.recovery = Recovery::Fast { until: self.next, prr: Prr::new(in_flight) };
+        self.timers.clear(Timer::LossProbe);
+        self.probe = None;
+        self.forced = true;
+    }
+
+    /// The congestion window after an ACK.
+    fn adjust_window(&mut self, delivered: u64, in_flight_before: u64, now: Duration) {
+        let in_flight = self.scoreboard.in_flight().saturating_sub(self.duplicates * u64::from(self.mss));
+        let threshold = self.congestion.threshold();
+        match &mut self.recovery {
+            Recovery::Fast { prr, .. } => {
+                let allowed = prr.arrived(delivered, in_flight, threshold, self.mss.into());
+                self.congestion.set_window(in_flight + allowed);
+            }
+            recovery => {
+                let cautious = matches!(recovery, Recovery::Loss { .. });
+                let limited = self.limited || (self.congestion.slow_start() && 2 * in_flight_before > self.congestion.window());
+                if delivered > 0 && (limited || cautious) {
+                    let round_trip = self.rtt.smoothed().unwrap_or_default();
+                    self.congestion.arrived(delivered, cautious, round_trip, now);
+                }
+            }
+        }
+    }
+
+    /// NewReno, for a peer without SACK (RFC 6582). Returns how many bytes a duplicate says have arrived.
+    fn count_duplicates(&mut self, advanced: u64, plain: bool) -> u64 {
+        let mss = u64::from(self.mss);
+        if advanced > 0 {
+            self.duplicates = self.duplicates.saturating_sub(advanced.div_ceil(mss));
+            // A part of what was under way is acknowledged: what follows it is lost as well.
+            if matches!(self.recovery, Recovery::Fast { .. }) {
+                self.scoreboard.lose_first(mss);
+                self.forced = true;
+            } else {
+                self.duplicates = 0;
+            }
+            return 0;
+        }
+        if !plain || self.scoreboard.is_empty() || self.duplicates * mss >= self.scoreboard.in_flight() {
+            return 0;
+        }
+        self.duplicates += 1;
+        if self.duplicates == DUPLICATES && matches!(self.recovery, Recovery::Open) {
+            self.scoreboard.lose_first(mss);
+        }
+        mss
+    }
+
+    /// What an ACK says of a tail loss probe (RFC 8985 7.4.2).
+    fn judge_probe(&mut self, ack: u64, advanced: u64, duplicate: bool, without_sack: bool, plain: bool) {
+        let Some(probe) = self.probe.filter(|probe| ack >= probe.end) else { return };
+        if !probe.retransmission || duplicate {
+            self.probe = None;
+        } else if ack > probe.end {
+            // No duplicate came back: the probe has repaired a loss, and that is a sign of congestion.
+            self.probe = None;
+            self.congestion.reduce();
+            self.congestion.set_window(self.congestion.threshold());
+        } else if advanced == 0 && without_sack && plain {
+            self.probe = None;
+        }
+    }
+
+    fn receive_payload(&mut self, segment: &Segment<'_>, start: u64, now: Duration) -> Events {
+        let mut events = Events::empty();
+        let has_fin = segment.header.flags.contains(Flags::FIN);
+        if segment.payload.is_empty() && !has_fin {
+            return events;
+        }
+        if !self.state.receives() {
+            // What comes after the peer's FIN is the FIN again, or wrong.
+            self.acknowledge_now = true;
+            if self.state == State::TimeWait {
+                self.enter_time_wait(now);
+            }
+            return events;
+        }
+        // What is behind the window is cut off, with the FIN.
+        let room = self.window_end.saturating_sub(start) as usize;
+        let payload = &segment.payload[..segment.payload.len().min(room)];
+        let inserted = self.received.insert(start, payload);
+        if has_fin && payload.len() == segment.payload.len() {
+            self.fin_at.get_or_insert(start + payload.len() as u64);
+        }
+        if inserted.in_order > 0 {
+            self.moved_at = now;
+            self.unacknowledged += inserted.in_order;
+            events |= Events::READABLE;
+        }
+        if inserted.irregular || payload.len() < segment.payload.len() || self.unacknowledged >= 2 * u64::from(self.config.mss) {
+            self.acknowledge_now = true;
+        } else if inserted.in_order > 0 && !self.timers.is_set(Timer::Acknowledge) {
+            self.timers.set(Timer::Acknowledge, now + DELAYED_ACK);
+        }
+        if self.fin_at == Some(self.received.next()) {
+            events |= self.take_fin(now);
+        } else if has_fin {
+            self.acknowledge_now = true;
+        }
+        events
+    }
+
+    /// Everything before the peer's FIN has arrived.
+    fn take_fin(&mut self, now: Duration) -> Events {
+        self.fin_received = true;
+        self.acknowledge_now = true;
+        self.moved_at = now;
+        match self.state {
+            State::FinWait1 => self.state = State::Closing,
+            State::FinWait2 => {
+                self.enter_time_wait(now);
+                return Events::FINISHED | Events::CLOSED;
+            }
+            _ => self.state = State::CloseWait,
+        }
+        Events::FINISHED
+    }
+
+    /// Whether a timestamp is older than what was seen last (RFC 7323 5.3).
+    fn is_old(&self, value: u32, now: Duration) -> bool {
+        (value.wrapping_sub(self.recent_timestamp) as i32) < 0 && now.saturating_sub(self.recent_at) < TIMESTAMP_LIFE
+    }
+
+    /// A segment with nothing that is new: says what is expected. With payload it is a retransmission, or a probe of a closed window, and the
+    /// peer needs the answer.
+    fn answer_unacceptable(&mut self, segment: &Segment<'_>, now: Duration) {
+        if segment.sequence_len() > 0 && self.state.is_synchronized() {
+            if let Some(start) = segment.header.seq.position(self.irs, self.receive_next()) {
+                self.received.note_arrived_before(start..start + segment.payload.len() as u64);
+            }
+            self.acknowledge_now = true;
+            if self.state == State::TimeWait {
+                self.enter_time_wait(now);
+            }
+        } else {
+            self.challenge(now);
+        }
+    }
+
+    /// Has an ACK sent that says what is expected, not too often.
+    fn challenge(&mut self, now: Duration) {
+        if self.may_challenge(now) {
+            self.acknowledge_now = true;
+        }
+    }
+
+    fn may_challenge(&mut self, now: Duration) -> bool {
+        let may = self.challenged_at.is_none_or(|at| now.saturating_sub(at) >= CHALLENGE_INTERVAL);
+        if may {
+            self.challenged_at = Some(now);
+        }
+        may
+    }
+}

@@ -1,0 +1,58 @@
+//! Spreading a window over the round trip, so that a burst of segmentation offload does not overrun a queue on the way.
+
+use std::time::Duration;
+
+/// How long a burst may take at the pace: what Linux has (`tcp_tso_autosize`, 1 ms).
+const BURST_SPAN: Duration = Duration::from_millis(1);
+/// How much of a pause may be made up for: a poll that came late.
+const CREDIT: Duration = Duration::from_millis(1);
+
+/// Says when the next burst may go, and how long it may be. The pace is the window in a round trip, and more as long as the window is to
+/// grow: twice in slow start, 1.2 times later, as in Linux.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pacer {
+    next: Duration,
+}
+
+/// A pace: so many bytes in so much time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    bytes: u64,
+    nanoseconds: u64,
+}
+
+impl Pace {
+    /// The pace for a window and a round-trip time.
+    #[inline]
+    pub fn new(window: u64, slow_start: bool, round_trip: Duration) -> Self {
+        let tenths = if slow_start { 20 } else { 12 };
+        // 2^63 ns are three hundred years, and a sample is 60 s at most.
+        Self { bytes: window.saturating_mul(tenths) / 10, nanoseconds: (round_trip.as_nanos() as u64).max(1) }
+    }
+
+    /// How many bytes make a burst of 1 ms: a multiple of `mss`, two segments at least, `most` at most.
+    #[inline]
+    pub fn burst(self, mss: u64, most: u64) -> u64 {
+        let bytes = self.bytes.saturating_mul(BURST_SPAN.as_nanos() as u64) / self.nanoseconds;
+        if bytes >= most { most } else { (bytes - bytes % mss).max(2 * mss).min(most) }
+    }
+
+    #[inline]
+    fn time(self, bytes: u64) -> Duration {
+        Duration::from_nanos(bytes.saturating_mul(self.nanoseconds) / self.bytes.max(1))
+    }
+}
+
+impl Pacer {
+    /// When the next burst may go.
+    #[inline]
+    pub fn next(&self) -> Duration {
+        self.next
+    }
+
+    /// `bytes` are sent now, at `pace`.
+    #[inline]
+    pub fn sent(&mut self, bytes: u64, pace: Pace, now: Duration) {
+        self.next = self.next.max(now.saturating_sub(CREDIT)) + pace.time(bytes);
+    }
+}

@@ -1,0 +1,85 @@
+//! The round-trip time and the retransmission time-out (RFC 6298).
+
+use std::time::Duration;
+
+/// The time-out before there is a sample (RFC 6298 2.1).
+pub const INITIAL_RTO: Duration = Duration::from_secs(1);
+/// The least time-out. RFC 6298 2.4 asks for 1 s and allows less; this is what Linux has, and delayed ACKs of 40 to 200 ms fit in.
+pub const MIN_RTO: Duration = Duration::from_millis(200);
+/// The largest time-out (RFC 6298 2.5: at least 60 s).
+pub const MAX_RTO: Duration = Duration::from_secs(60);
+/// For how long a minimum counts: paths change.
+const MINIMUM_SPAN: Duration = Duration::from_secs(300);
+
+/// What is known of the round-trip time of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Rtt {
+    smoothed: Duration,
+    variation: Duration,
+    /// What the samples say, without back-off.
+    rto: Duration,
+    backoff: u8,
+    /// The least sample since `minimum_since`, and of the span before.
+    minimum: [Duration; 2],
+    minimum_since: Duration,
+}
+
+impl Rtt {
+    pub fn new() -> Self {
+        Self {
+            smoothed: Duration::ZERO,
+            variation: Duration::ZERO,
+            rto: INITIAL_RTO,
+            backoff: 0,
+            minimum: [Duration::MAX; 2],
+            minimum_since: Duration::ZERO,
+        }
+    }
+
+    /// Takes a sample that no retransmission can have spoilt (Karn's rule), and ends the back-off.
+    pub fn sample(&mut self, sample: Duration, now: Duration) {
+        // A sample of 0, from a clock that did not move, would count as none.
+        let sample = sample.clamp(Duration::from_nanos(1), MAX_RTO);
+        if self.smoothed.is_zero() {
+            (self.smoothed, self.variation) = (sample, sample / 2);
+        } else {
+            self.variation = (self.variation * 3 + self.smoothed.abs_diff(sample)) / 4;
+            self.smoothed = (self.smoothed * 7 + sample) / 8;
+        }
+        self.rto = (self.smoothed + (self.variation * 4).max(MIN_RTO)).min(MAX_RTO);
+        self.backoff = 0;
+        if now.saturating_sub(self.minimum_since) > MINIMUM_SPAN {
+            self.minimum = [Duration::MAX, self.minimum[0]];
+            self.minimum_since = now;
+        }
+        self.minimum[0] = self.minimum[0].min(sample);
+    }
+
+    /// Doubles the time-out, after one has passed (RFC 6298 5.5).
+    pub fn back_off(&mut self) {
+        self.backoff = (self.backoff + 1).min(16);
+    }
+
+    /// Data is sent after a handshake whose SYN timed out: the time-out is 3 s at least, as long as there is no sample (RFC 6298 5.7).
+    pub fn after_lost_syn(&mut self) {
+        self.backoff = 0;
+        if self.smoothed.is_zero() {
+            self.rto = Duration::from_secs(3);
+        }
+    }
+
+    /// The time-out, with back-off, at most [`MAX_RTO`].
+    pub fn rto(&self) -> Duration {
+        self.rto.saturating_mul(1 << self.backoff).min(MAX_RTO)
+    }
+
+    /// The smoothed round-trip time, if there was a sample.
+    pub fn smoothed(&self) -> Option<Duration> {
+        (!self.smoothed.is_zero()).then_some(self.smoothed)
+    }
+
+    /// The least sample of the last 5 to 10 minutes, [`Duration::MAX`] without any.
+    pub fn minimum(&self) -> Duration {
+        self.minimum[0].min(self.minimum[1])
+    }
+}
