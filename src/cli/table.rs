@@ -70,6 +70,8 @@ fn reason_text(reason: CopyReason) -> &'static str {
         CopyReason::NoChecksumOffload => "the NIC computes no checksum",
         CopyReason::Stream => "a stream has no pages",
         CopyReason::NotMappable => "the file could not be mapped",
+        CopyReason::NoWindow => "no room for another window",
+        CopyReason::FileChanging => "the file is about to change",
     }
 }
 

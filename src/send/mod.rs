@@ -21,8 +21,11 @@ pub mod udp;
 pub use error::SendError;
 pub use pace::Pacer;
 pub use port::{Port, PortConfig};
+pub(crate) use port::{buffers_of, push_copied};
 pub use report::{CopyReason, Report, Stop};
+pub(crate) use run::{CHECK, Waiter};
 pub use run::{Progress, Wait, run};
+pub(crate) use udp::secure;
 pub use udp::{Framing, Stability, Step, UdpOptions, UdpSend};
 
 #[cfg(test)]

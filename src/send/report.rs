@@ -20,6 +20,10 @@ pub enum CopyReason {
     Stream,
     /// The file could not be mapped for the device.
     NotMappable,
+    /// There was no room to map it: the windows that there may be are held for bytes that are on their way.
+    NoWindow,
+    /// The file is about to change: what is on its way is kept until it has arrived.
+    FileChanging,
 }
 
 /// How a send ended.
