@@ -71,6 +71,8 @@ fn reason_text(reason: CopyReason) -> &'static str {
         CopyReason::Stream => "a stream has no pages",
         CopyReason::NotMappable => "the file could not be mapped",
         CopyReason::BelowThreshold => "below the copy threshold",
+        CopyReason::NoWindow => "no room for another window",
+        CopyReason::FileChanging => "the file is about to change",
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A read lease on a file. Given up when dropped.
@@ -81,15 +81,34 @@ impl Lease {
     /// Whether somebody wants to change the file: stop, let the device finish, unmap, and drop the lease.
     #[inline]
     pub fn broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
+        self.broken.load(Ordering::Acquire)
     }
+
+    /// Gives the lease up, though others still refer to it: whoever waits to change the file goes on. Once more does nothing.
+    pub fn give_up(&self) {
+        // SAFETY: fcntl with arguments as fcntl(2) has them. Where no lease is held this fails, which is all right.
+        unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+    }
+
+    /// How many leases of this process were broken until now. While it does not change, there is no need to look at any one of them.
+    #[inline]
+    pub fn breaks() -> u64 {
+        BREAKS.load(Ordering::Acquire)
+    }
+}
+
+static BREAKS: AtomicU64 = AtomicU64::new(0);
+
+/// Tells the holder: first the lease's own flag, then the count for all.
+fn tell(flag: &AtomicBool) {
+    flag.store(true, Ordering::Release);
+    BREAKS.fetch_add(1, Ordering::Release);
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         let fd = self.file.as_raw_fd();
-        // SAFETY: as in `take`. Where no lease was granted this fails, which is all right.
-        unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) };
+        self.give_up();
         // Before the descriptor is closed: its number may then be another file's.
         self.keeper.flags().remove(&fd);
     }
@@ -181,13 +200,13 @@ fn watch(mut signals: File, keeper: &OnceLock<Keeper>) {
         let flags = keeper.flags();
         if signal == keeper.signal {
             if let Some(flag) = flags.get(&fd) {
-                flag.store(true, Ordering::Relaxed);
+                tell(flag);
             }
         } else {
             for (fd, flag) in flags.iter() {
                 // SAFETY: fcntl without an argument; the map holds descriptors of live leases only.
                 if unsafe { libc::fcntl(*fd, libc::F_GETLEASE) } != libc::F_RDLCK {
-                    flag.store(true, Ordering::Relaxed);
+                    tell(flag);
                 }
             }
         }
@@ -222,6 +241,22 @@ mod tests {
         assert!(!writer.is_finished(), "the writer waits while the lease is held");
         drop(lease);
         writer.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_lease_that_is_given_up_lets_the_writer_go_on_while_others_still_see_that_it_was_broken() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let before = Lease::breaks();
+        let lease = Lease::take(&File::open(&path).unwrap()).unwrap();
+        let writer = std::thread::spawn({
+            let path = path.to_path_buf();
+            move || OpenOptions::new().write(true).open(path).map(drop)
+        });
+        assert!(wait_for(&lease));
+        assert!(Lease::breaks() > before);
+        lease.give_up();
+        writer.join().unwrap().unwrap();
+        assert!(lease.broken());
     }
 
     #[test]

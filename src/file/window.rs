@@ -107,12 +107,6 @@ pub enum CacheError {
     /// The budget is used up by windows that frames still refer to: complete some frames, and try again.
     #[error("all windows are in use")]
     Busy,
-    /// There is no window yet, and none was to be made.
-    #[error("the file is not mapped from byte {from} on")]
-    Cold {
-        /// where the first window that is missing starts
-        from: u64,
-    },
     /// It cannot be mapped at all: copy instead.
     #[error(transparent)]
     Map(#[from] DmaError),
@@ -191,19 +185,18 @@ impl WindowCache {
         }
     }
 
-    /// As [`prepare`](Self::prepare), but maps nothing.
+    /// As [`prepare`](Self::prepare), but maps nothing: returns where the first window that is missing starts, and then what was prepared before stays
+    /// so.
     ///
     /// # Errors
-    /// [`CacheError::Cold`] when a window is missing; what was prepared before stays so.
-    pub fn prepare_cached(&mut self, file: &RegularFile, start: u64, end: u64) -> Result<(), CacheError> {
+    /// As [`prepare`](Self::prepare).
+    pub fn prepare_cached(&mut self, file: &RegularFile, start: u64, end: u64) -> Result<Option<u64>, CacheError> {
         let (first, last) = self.places(file, start, end);
-        for place in [first, last] {
-            let key = Key { file: *file.identity(), start: place };
-            if !self.index.contains_key(&key) {
-                return Err(CacheError::Cold { from: place });
-            }
+        let missing = |place: &u64| !self.index.contains_key(&Key { file: *file.identity(), start: *place });
+        match [first, last].into_iter().find(missing) {
+            Some(place) => Ok(Some(place)),
+            None => self.prepare(file, start, end).map(|()| None),
         }
-        self.prepare(file, start, end)
     }
 
     /// The windows of the last prepared range are no longer in use, but for frames that are posted: the send is over, or goes on elsewhere.

@@ -22,16 +22,18 @@ pub mod udp;
 
 mod emit;
 mod error;
+pub(crate) mod ip;
 mod ndisc;
 mod parse;
 
 #[cfg(test)]
-mod checker;
+pub(crate) mod checker;
 
 pub use address::{Cidr, Family, Host, Rate, Scheme, Size, Target};
 pub use checksum::{fill_ipv4_header, finish_in_software};
 pub use error::NetError;
 pub use interface::{Interface, NextHop};
 pub use neighbour::{Resolution, Step};
+pub(crate) use responder::is_station;
 pub use responder::{Kind, respond};
 pub use udp::{HEADER_ROOM, UdpFlow};

@@ -95,7 +95,7 @@ fn asker_of(interface: &Interface, header: &Ipv6Repr, station: MacAddress) -> Op
 }
 
 /// Whether `address` is another station's, so that it can be answered to: no group, no broadcast, not the own one.
-fn is_station(interface: &Interface, address: IpAddr) -> bool {
+pub(crate) fn is_station(interface: &Interface, address: IpAddr) -> bool {
     let cidr = interface.address();
     let stands_for_many = address.is_multicast()
         || address == Ipv4Addr::BROADCAST

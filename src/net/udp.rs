@@ -1,15 +1,12 @@
 //! The headers of a UDP flow, computed once.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use hal::{MacAddress, Offload, OffloadFlags};
-use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{
-    ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpProtocol,
-    Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, UDP_HEADER_LEN, UdpPacket, checksum,
-};
+use smoltcp::wire::{ETHERNET_HEADER_LEN, IPV4_HEADER_LEN, IpProtocol, UDP_HEADER_LEN, UdpPacket, checksum};
 
+use super::ip::{self, Written};
 use super::{Interface, NetError};
 
 /// The bytes of a header block. A fixed size makes the copy for each datagram a few vector moves; [`UdpFlow::header_len`] of them count.
@@ -17,9 +14,6 @@ pub const HEADER_ROOM: usize = 96;
 
 /// The most bytes between UDP header and file data: Ethernet, IPv6 and UDP headers leave 34 of [`HEADER_ROOM`].
 pub const MAX_PREFIX: usize = 32;
-
-/// The hop limit of what is sent (RFC 1700's recommendation, and every host's default).
-const HOP_LIMIT: u8 = 64;
 
 /// One UDP flow: its headers for a datagram of the usual size, ready to be copied.
 ///
@@ -60,40 +54,15 @@ impl UdpFlow {
         destination: SocketAddr,
         prefix_len: usize,
     ) -> Result<Self, NetError> {
-        if destination_mac == MacAddress([0; 6]) {
-            return Err(NetError::Destination(destination_mac));
-        }
-        for (which, port) in [("source", source_port), ("destination", destination.port())] {
-            if port == 0 {
-                return Err(NetError::Port { which });
-            }
-        }
+        ip::check_ports(source_port, destination)?;
         if prefix_len > MAX_PREFIX {
             return Err(NetError::Prefix(prefix_len));
         }
 
         let mut full = [0; HEADER_ROOM];
-        let (frame, packet) = full.split_at_mut(ETHERNET_HEADER_LEN);
-        let next_header = IpProtocol::Udp;
         // Lengths and checksums are filled below, for the datagram's size.
-        let (ethertype, ip_len, pseudo) = match (interface.address().address(), destination.ip()) {
-            (IpAddr::V4(src_addr), IpAddr::V4(dst_addr)) => {
-                let header = Ipv4Repr { src_addr, dst_addr, next_header, payload_len: 0, hop_limit: HOP_LIMIT };
-                header.emit(&mut Ipv4Packet::new_unchecked(&mut *packet), &ChecksumCapabilities::ignored());
-                (EthernetProtocol::Ipv4, IPV4_HEADER_LEN, checksum::pseudo_header_v4(&src_addr, &dst_addr, next_header, 0))
-            }
-            (IpAddr::V6(src_addr), IpAddr::V6(dst_addr)) => {
-                let header = Ipv6Repr { src_addr, dst_addr, next_header, payload_len: 0, hop_limit: HOP_LIMIT };
-                header.emit(&mut Ipv6Packet::new_unchecked(&mut *packet));
-                (EthernetProtocol::Ipv6, IPV6_HEADER_LEN, checksum::pseudo_header_v6(&src_addr, &dst_addr, next_header, 0))
-            }
-            (_, target) => {
-                let address = interface.address();
-                return Err(NetError::OtherFamily { target, interface: address.to_string(), family: address.family() });
-            }
-        };
-        let (src_addr, dst_addr) = (EthernetAddress(interface.mac().0), EthernetAddress(destination_mac.0));
-        EthernetRepr { src_addr, dst_addr, ethertype }.emit(&mut EthernetFrame::new_unchecked(frame));
+        let Written { ip_len, pseudo } = ip::write_headers(interface, destination_mac, destination.ip(), IpProtocol::Udp, &mut full)?;
+        let packet = &mut full[ETHERNET_HEADER_LEN..];
         let mut datagram = UdpPacket::new_unchecked(&mut packet[ip_len..]);
         datagram.set_src_port(source_port);
         datagram.set_dst_port(destination.port());
@@ -169,17 +138,7 @@ impl UdpFlow {
         let mut header = self.full;
         let udp_len = (UDP_HEADER_LEN + self.prefix_len + payload_len) as u16;
         let (_, packet) = header.split_at_mut(ETHERNET_HEADER_LEN);
-        if self.ip_len == IPV4_HEADER_LEN {
-            let mut packet = Ipv4Packet::new_unchecked(&mut *packet);
-            packet.set_total_len(IPV4_HEADER_LEN as u16 + udp_len);
-            if self.missing.contains(OffloadFlags::IPV4_CHECKSUM) {
-                packet.fill_checksum();
-            } else {
-                packet.set_checksum(0);
-            }
-        } else {
-            Ipv6Packet::new_unchecked(&mut *packet).set_payload_len(udp_len);
-        }
+        ip::set_length(packet, self.ip_len, Some(udp_len), self.missing.contains(OffloadFlags::IPV4_CHECKSUM));
         let mut datagram = UdpPacket::new_unchecked(&mut packet[self.ip_len..]);
         datagram.set_len(udp_len);
         datagram.set_checksum(checksum::combine(&[self.pseudo, udp_len]));

@@ -26,9 +26,9 @@ impl Default for PortConfig {
 /// A NIC, its packet buffers, its windows of files, and its address in a network.
 pub struct Port {
     // In this order: the NIC stops, so that windows and buffers are no longer referred to, before they go.
-    pub(super) nic: Box<dyn Nic>,
-    pub(super) windows: WindowCache,
-    pub(super) pool: Pool,
+    pub(crate) nic: Box<dyn Nic>,
+    pub(crate) windows: WindowCache,
+    pub(crate) pool: Pool,
     interface: Interface,
     arrived: RxBurst,
     packet: Vec<u8>,
@@ -94,11 +94,11 @@ impl Port {
     }
 
     /// Whether the NIC gathers enough segments for a frame with file bytes in it.
-    pub(super) fn gathers(&self) -> bool {
+    pub(crate) fn gathers(&self) -> bool {
         self.nic.capabilities().max_segments >= GATHER
     }
 
-    pub(super) fn capabilities(&self) -> Capabilities {
+    pub(crate) fn capabilities(&self) -> Capabilities {
         self.nic.capabilities()
     }
 
@@ -107,6 +107,11 @@ impl Port {
     /// # Errors
     /// What the NIC says.
     pub fn service(&mut self, mut look: impl FnMut(&[u8])) -> Result<usize, NicError> {
+        self.service_with(|packet, _| look(packet))
+    }
+
+    /// As [`service`](Self::service), and tells what the NIC found out about each packet.
+    pub(crate) fn service_with(&mut self, mut look: impl FnMut(&[u8], RxFlags)) -> Result<usize, NicError> {
         let count = self.nic.rx(0).receive(&mut self.arrived, RECEIVE_LIMIT)?;
         if count == 0 {
             return Ok(0);
@@ -123,7 +128,7 @@ impl Port {
             }
             self.packet.resize(packet.bytes as usize, 0);
             packet.copy_to(&mut self.packet);
-            look(&self.packet);
+            look(&self.packet, packet.flags);
             self.reply.clear();
             if respond(&self.interface, &self.packet, &mut self.reply).is_some() {
                 push_copied(&mut own, &mut self.pool, &self.reply, offload);

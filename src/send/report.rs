@@ -22,6 +22,10 @@ pub enum CopyReason {
     NotMappable,
     /// To map so few bytes costs more than to copy them ([`UdpOptions::copy_below`](crate::send::UdpOptions::copy_below)).
     BelowThreshold,
+    /// There was no room to map it: the windows that there may be are held for bytes that are on their way.
+    NoWindow,
+    /// The file is about to change: what is on its way is kept until it has arrived.
+    FileChanging,
 }
 
 /// How a send ended.

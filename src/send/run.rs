@@ -37,7 +37,7 @@ const NAP: Duration = Duration::from_micros(50);
 /// Shorter waits are not worth an interrupt.
 const MOMENT: Duration = Duration::from_millis(1);
 /// How often a waiting loop asks the device whether it is alive, and looks at `stop`.
-const CHECK: Duration = Duration::from_millis(20);
+pub(crate) const CHECK: Duration = Duration::from_millis(20);
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
 
@@ -48,7 +48,7 @@ pub fn run(send: &mut UdpSend<'_>, wait: Wait, stop: &AtomicBool, mut tell: impl
     let (start, processor) = (Instant::now(), processor_time());
     let (mut told, mut checked) = (Duration::ZERO, Duration::ZERO);
     let mut busy = Busy::default();
-    let mut waiter = Waiter { wait, interrupts: wait != Wait::Poll, idle_since: None };
+    let mut waiter = Waiter::new(wait);
     loop {
         let now = start.elapsed();
         busy.turn(now);
@@ -61,9 +61,9 @@ pub fn run(send: &mut UdpSend<'_>, wait: Wait, stop: &AtomicBool, mut tell: impl
                     checked = now;
                     send.check(now)?;
                 }
-                waiter.idle(send, now, until)?;
+                waiter.idle(now, until, |timeout| send.wait(timeout))?;
             } else {
-                waiter.idle_since = None;
+                waiter.busy();
             }
             Ok(step)
         });
@@ -110,7 +110,8 @@ impl Busy {
     }
 }
 
-struct Waiter {
+/// Waits for a device as it was told to.
+pub(crate) struct Waiter {
     wait: Wait,
     /// Whether the device can wake us, as far as is known.
     interrupts: bool,
@@ -118,8 +119,23 @@ struct Waiter {
 }
 
 impl Waiter {
-    /// There is nothing to do until `until`, or until the device gets on.
-    fn idle(&mut self, send: &mut UdpSend<'_>, now: Duration, until: Option<Duration>) -> Result<(), SendError> {
+    /// One that has not waited yet.
+    pub fn new(wait: Wait) -> Self {
+        Self { wait, interrupts: wait != Wait::Poll, idle_since: None }
+    }
+
+    /// There was something to do.
+    pub fn busy(&mut self) {
+        self.idle_since = None;
+    }
+
+    /// There is nothing to do until `until`, or until the device gets on: `sleep` sleeps until it does.
+    pub fn idle(
+        &mut self,
+        now: Duration,
+        until: Option<Duration>,
+        sleep: impl FnOnce(Duration) -> Result<bool, SendError>,
+    ) -> Result<(), SendError> {
         let since = *self.idle_since.get_or_insert(now);
         let left = until.map_or(CHECK, |until| until.saturating_sub(now)).min(CHECK);
         let spin = match self.wait {
@@ -133,7 +149,7 @@ impl Waiter {
         }
         // To be woken takes longer than the pause between two frames at a rate.
         if self.interrupts && left > MOMENT {
-            match send.wait(left) {
+            match sleep(left) {
                 Err(SendError::Nic(NicError::Bus(BusError::NoInterrupt { .. }))) if self.wait == Wait::Adaptive => self.interrupts = false,
                 other => return other.map(drop),
             }

@@ -395,7 +395,7 @@ impl<'p> UdpSend<'p> {
 }
 
 /// Takes the lease that was asked for, and says in words how the file is kept.
-fn secure(file: &RegularFile, stability: Stability) -> Result<(Option<Lease>, String), SendError> {
+pub(crate) fn secure(file: &RegularFile, stability: Stability) -> Result<(Option<Lease>, String), SendError> {
     if stability == Stability::Trust {
         return Ok((None, "trust: as asked for".into()));
     }

@@ -1,5 +1,7 @@
 //! What the header blocks are, read by etherparse.
 
+use std::net::IpAddr;
+
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 

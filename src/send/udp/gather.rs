@@ -22,13 +22,15 @@ impl UdpSend<'_> {
         let span_end = mapped.min(start + frames as u64 * payload);
         if span_end > start {
             let few = end - start < self.options.copy_below;
-            match if few { windows.prepare_cached(file, start, span_end) } else { windows.prepare(file, start, span_end) } {
-                Ok(()) => {}
+            let prepared =
+                if few { windows.prepare_cached(file, start, span_end) } else { windows.prepare(file, start, span_end).map(|()| None) };
+            match prepared {
+                Ok(None) => {}
                 Err(CacheError::Busy) => {
                     self.blocked = true;
                     return Ok(0);
                 }
-                Err(CacheError::Cold { from }) => {
+                Ok(Some(from)) => {
                     // Up to there the windows are used.
                     *copy_from = from.max(start);
                     return self.data_burst(flow, frames);

@@ -5,6 +5,7 @@ mod input;
 mod output;
 mod state;
 mod timers;
+mod withdraw;
 
 use std::ops::Range;
 use std::time::Duration;

@@ -1,0 +1,142 @@
+//! One connection of a stack: the engine, what it sends from, and the way to its peer.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::connection::{Connection, Outgoing};
+use super::error::SocketError;
+use super::extent::Content;
+use super::file::SharedFile;
+use super::frame::{Outbox, Path};
+use super::report::StackReport;
+use crate::file::WindowCache;
+use crate::send::CopyReason;
+
+/// After so long without an acknowledgement a connection no longer keeps others from mapping windows: what has to be sent again is mapped again.
+const STANDSTILL: Duration = Duration::from_secs(1);
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub engine: Connection,
+    pub outbox: Outbox,
+    /// `None` as long as the next hop is not known.
+    pub path: Option<Path>,
+    pub peer: SocketAddr,
+    /// It counts in a listener's backlog.
+    pub in_backlog: bool,
+    /// It is in the queue of those that may have something to send.
+    pub queued: bool,
+    /// The program knows that something happened.
+    pub told: bool,
+    /// The program has given its handle back.
+    pub released: bool,
+    /// What is wrong with it that the engine does not know.
+    pub trouble: Option<Box<SocketError>>,
+    /// When something was acknowledged last, or began to be sent.
+    moved: Duration,
+    acknowledged: u64,
+}
+
+impl Link {
+    pub fn new(engine: Connection, path: Option<Path>, peer: SocketAddr, in_backlog: bool, now: Duration) -> Self {
+        Self {
+            engine,
+            outbox: Outbox::default(),
+            path,
+            peer,
+            in_backlog,
+            queued: false,
+            told: false,
+            released: false,
+            trouble: None,
+            moved: now,
+            acknowledged: 0,
+        }
+    }
+
+    /// The next segment to be sent, after what was acknowledged is given up.
+    pub fn poll(&mut self, windows: &mut WindowCache, report: &mut StackReport, now: Duration) -> Option<Outgoing> {
+        self.settle(windows, report, now);
+        let outgoing = self.engine.poll(now);
+        if self.engine.is_closed() {
+            self.outbox.held.let_go(windows);
+        }
+        outgoing
+    }
+
+    /// Gives up what was acknowledged.
+    fn settle(&mut self, windows: &mut WindowCache, report: &mut StackReport, now: Duration) {
+        let acknowledged = self.engine.acknowledged();
+        if acknowledged > self.acknowledged {
+            report.acknowledged += acknowledged - self.acknowledged;
+            (self.acknowledged, self.moved) = (acknowledged, now);
+            self.outbox.extents.acknowledge(acknowledged);
+            self.outbox.held.acknowledge(windows, acknowledged);
+        } else if self.outbox.extents.is_empty() {
+            self.moved = now;
+        } else if self.stands_still(now) {
+            self.outbox.held.let_go(windows);
+        }
+        // A file has changed, and what was on its way has arrived.
+        if self.trouble.is_some() && self.outbox.extents.is_empty() && !self.engine.is_closed() {
+            self.engine.abort();
+        }
+    }
+
+    /// Whether nothing was acknowledged for a while, though there is something to be.
+    pub fn stands_still(&self, now: Duration) -> bool {
+        !self.outbox.extents.is_empty() && now.saturating_sub(self.moved) >= STANDSTILL
+    }
+
+    /// Ends the use of a file that changed, or is about to: what of it is on its way is copied, so that it is delivered as it was; what was not sent
+    /// yet never is, nor is what stands behind it. Returns whether the connection had anything of the file.
+    pub fn leave(&mut self, file: &SharedFile, how: &str, windows: &mut WindowCache, report: &mut StackReport) -> bool {
+        let Some((span, _)) = self.outbox.extents.span_of(file) else { return false };
+        let sent = self.engine.offered() - self.engine.unsent();
+        if span.end > sent {
+            let delivered = self.outbox.extents.parts(sent.max(span.start)..span.end).find_map(|part| match part.content {
+                Content::File(own, offset) if own.is(file) => Some(offset),
+                _ => None,
+            });
+            let (name, how) = (file.file().name().to_owned(), how.to_owned());
+            let trouble = SocketError::FileChanged { name, how, delivered: delivered.unwrap_or(0) };
+            self.trouble.get_or_insert(Box::new(trouble));
+            let end = self.engine.withdraw();
+            self.outbox.extents.truncate(end);
+        }
+        match self.outbox.extents.copy_out(file) {
+            Ok(bytes) => report.copied(bytes, CopyReason::FileChanging),
+            // What is on its way can no longer be repeated.
+            Err(error) => {
+                let (name, how) = (file.file().name().to_owned(), format!("{how} ({error})"));
+                let delivered = self.outbox.extents.parts(self.acknowledged..self.acknowledged + 1).find_map(|part| match part.content {
+                    Content::File(_, offset) => Some(offset),
+                    Content::Bytes(_) => None,
+                });
+                self.trouble = Some(Box::new(SocketError::FileChanged { name, how, delivered: delivered.unwrap_or(0) }));
+                self.outbox.extents.truncate(0);
+                self.outbox.held.let_go(windows);
+                self.engine.abort();
+            }
+        }
+        self.outbox.held.let_go_of(windows, file);
+        true
+    }
+
+    /// It cannot be opened.
+    pub fn give_up(&mut self, trouble: SocketError) {
+        self.trouble = Some(Box::new(trouble));
+        self.engine.abort();
+    }
+
+    /// Why it does no longer do what it is asked.
+    pub fn error(&self) -> Option<SocketError> {
+        self.trouble.as_deref().cloned().or_else(|| self.engine.error().map(SocketError::Tcp))
+    }
+
+    /// Nothing refers to it any more, and it has nothing more to say.
+    pub fn is_over(&self) -> bool {
+        self.released && self.engine.is_closed()
+    }
+}

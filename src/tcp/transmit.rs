@@ -1,0 +1,214 @@
+//! From connections that have something to send to a burst that is posted.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use hal::Burst;
+
+use super::file::SharedFile;
+use super::frame::{BuildError, Path, PlanError, Planned};
+use super::segment::TcpHeader;
+use super::stack::Stack;
+use super::table::Name;
+use crate::send::SendError;
+
+/// How many segments a connection may send before others have their turn.
+const TURN: usize = 4;
+
+/// A segment that a connection gave to be sent.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    origin: Origin,
+    header: TcpHeader,
+    payload: Range<u64>,
+    mss: u16,
+    again: bool,
+}
+
+/// What a segment is of.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// A connection, which has the payload.
+    Link(Name),
+    /// None, or one that may be gone before it is sent: there is no payload.
+    Bare(Path),
+}
+
+/// A frame of the burst that is being made.
+#[derive(Debug)]
+pub(super) struct Frame {
+    origin: Origin,
+    planned: Planned,
+    mss: u16,
+    again: bool,
+}
+
+impl Frame {
+    fn into_unsent(self) -> Unsent {
+        let Self { origin, planned, mss, again } = self;
+        Unsent { origin, header: planned.header, payload: planned.payload, mss, again }
+    }
+}
+
+impl Stack {
+    /// Posts a burst of what connections have to send. Returns how many frames were posted.
+    pub(super) fn transmit(&mut self, now: Duration) -> Result<usize, SendError> {
+        if self.blocked {
+            return Ok(0);
+        }
+        self.plan(now);
+        if self.frames.is_empty() {
+            return self.stuck();
+        }
+        let mut burst: Burst<'_> = std::mem::take(&mut self.burst);
+        self.accounts.clear();
+        let (mut unreadable, port) = (None, &mut self.port);
+        for frame in &self.frames {
+            let (path, outbox) = match &frame.origin {
+                Origin::Bare(path) => (Some(path), &self.nothing),
+                Origin::Link(name) => match self.connections.table.get(*name) {
+                    Some(link) => (link.path.as_ref(), &link.outbox),
+                    None => (None, &self.nothing),
+                },
+            };
+            // A connection without a path has given nothing to be sent.
+            let Some(path) = path else { break };
+            match self.framer.build(&frame.planned, path, outbox, &port.windows, &mut port.pool, &mut burst) {
+                Ok(account) => self.accounts.push(account),
+                Err(BuildError::NoBuffer) => break,
+                Err(BuildError::Read(file, error)) => {
+                    unreadable = Some((file, error));
+                    break;
+                }
+            }
+        }
+        let posted = if burst.is_empty() { Ok(0) } else { port.nic.tx(0).post(&mut burst) };
+        self.burst = burst.recycle();
+        let posted = posted?;
+        self.account(posted, now);
+        // What found no room is planned again, in the same order.
+        self.blocked = posted < self.frames.len() && unreadable.is_none();
+        for frame in self.frames.drain(posted..).rev() {
+            self.unsent.push_front(frame.into_unsent());
+        }
+        self.frames.clear();
+        if let Some((file, error)) = unreadable {
+            file.set_changed();
+            self.leave(&file, &format!("it could not be read: {error}"));
+        }
+        if posted == 0 { self.stuck() } else { Ok(posted) }
+    }
+
+    /// Nothing was posted. That is all right as long as it can be otherwise some time.
+    fn stuck(&mut self) -> Result<usize, SendError> {
+        if self.blocked && self.port.outstanding() == 0 {
+            return Err(SendError::Config("no packet buffer or window is free, and none is on its way back".into()));
+        }
+        Ok(0)
+    }
+
+    fn account(&mut self, posted: usize, now: Duration) {
+        for (frame, account) in self.frames.iter().zip(&self.accounts).take(posted) {
+            self.connections.report.posted(account, frame.again);
+            if frame.again
+                && let Origin::Link(name) = frame.origin
+                && let Some(link) = self.connections.table.get_mut(name)
+                && link.stands_still(now)
+            {
+                link.outbox.held.let_go(&mut self.port.windows);
+            }
+        }
+    }
+
+    /// Plans frames until there are enough for a burst, or nobody has anything to send.
+    fn plan(&mut self, now: Duration) {
+        while self.frames.len() < self.burst_limit {
+            let Some(unsent) = self.unsent.pop_front() else {
+                if self.collect(now) {
+                    continue;
+                }
+                return;
+            };
+            match self.plan_one(unsent) {
+                Ok(()) => {}
+                Err(PlanError::Busy) => {
+                    self.blocked = self.frames.is_empty();
+                    return;
+                }
+                Err(PlanError::Disturbed(file, how)) => self.leave_planned(&file, how),
+            }
+        }
+    }
+
+    /// Frames that were planned already refer to a file that is left now: they are planned again, from the copy.
+    fn leave_planned(&mut self, file: &SharedFile, how: &str) {
+        for frame in self.frames.drain(..).rev() {
+            self.unsent.push_front(frame.into_unsent());
+        }
+        self.leave(file, how);
+    }
+
+    /// Plans the first frame of a segment; the rest of it waits. When that is not possible, all of it waits.
+    fn plan_one(&mut self, mut unsent: Unsent) -> Result<(), PlanError> {
+        let windows = &mut self.port.windows;
+        let (header, payload, mss) = (unsent.header, unsent.payload.clone(), unsent.mss);
+        let planned = match &unsent.origin {
+            Origin::Bare(path) => self.framer.plan(header, payload, mss, path, &mut self.nothing, windows),
+            Origin::Link(name) => {
+                let Some(link) = self.connections.table.get_mut(*name) else { return Ok(()) };
+                let Some(path) = &link.path else { return Ok(()) };
+                // What was acknowledged while it waited is not needed any more.
+                if link.engine.is_closed() || payload.start < link.outbox.extents.start() {
+                    return Ok(());
+                }
+                self.framer.plan(header, payload, mss, path, &mut link.outbox, windows)
+            }
+        };
+        let planned = match planned {
+            Ok(planned) => planned,
+            Err(error) => {
+                self.unsent.push_front(unsent);
+                return Err(error);
+            }
+        };
+        let Unsent { mss, again, .. } = unsent;
+        let frame = Frame { origin: unsent.origin.clone(), planned, mss, again };
+        let len = frame.planned.payload.end - unsent.payload.start;
+        unsent.payload.start = frame.planned.payload.end;
+        if unsent.payload.start < unsent.payload.end {
+            unsent.header.seq = unsent.header.seq + len;
+            self.unsent.push_front(unsent);
+        }
+        self.frames.push(frame);
+        Ok(())
+    }
+
+    /// Takes segments from whoever has some. Whether there were any, or there may be more.
+    fn collect(&mut self, now: Duration) -> bool {
+        if let Some((path, header)) = self.connections.replies.pop_front() {
+            self.unsent.push_back(Unsent { origin: Origin::Bare(path), header, payload: 0..0, mss: 1, again: false });
+            return true;
+        }
+        let Some(name) = self.connections.ready.pop_front() else { return false };
+        let Some(link) = self.connections.table.get_mut(name) else { return true };
+        link.queued = false;
+        if link.path.is_none() && !link.engine.is_closed() {
+            // Its next hop is asked for.
+            return true;
+        }
+        for _ in 0..TURN {
+            let Some(outgoing) = link.poll(&mut self.port.windows, &mut self.connections.report, now) else {
+                self.connections.rest(name);
+                return true;
+            };
+            let origin = match &link.path {
+                Some(path) if outgoing.payload.is_empty() => Origin::Bare(path.clone()),
+                _ => Origin::Link(name),
+            };
+            let (header, payload, mss, again) = (outgoing.header, outgoing.payload, outgoing.mss, outgoing.retransmission);
+            self.unsent.push_back(Unsent { origin, header, payload, mss, again });
+        }
+        self.connections.wake(name);
+        true
+    }
+}
