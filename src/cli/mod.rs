@@ -5,9 +5,11 @@ mod bench_map;
 mod bind;
 mod demo;
 mod nics;
+mod port;
 mod progress;
 mod receive;
 mod send;
+mod serve;
 mod table;
 mod vm;
 
@@ -34,6 +36,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Send(send::Send),
+    Serve(serve::Serve),
     Receive(receive::Receive),
     Nics(nics::Nics),
     Bind(bind::Bind),
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().with_target(false).with_level(false).init();
     let outcome = match cli.command {
         Command::Send(command) => command.run(),
+        Command::Serve(command) => command.run(),
         Command::Receive(command) => command.run(),
         Command::Nics(command) => command.run(),
         Command::Bind(command) => command.run(),

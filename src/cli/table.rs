@@ -1,6 +1,10 @@
 //! Figures as people read them, and tables of them.
 
+use std::collections::BTreeMap;
+
+use pagewire::file::WindowStatistics;
 use pagewire::send::{CopyReason, Report};
+use pagewire::tcp::StackReport;
 
 /// Lines of a name and a value, the names in one column.
 pub fn render(rows: &[(&str, String)]) -> String {
@@ -41,18 +45,14 @@ pub fn rate(bits_per_second: f64) -> String {
 
 /// A send's report.
 pub fn send_rows(report: &Report) -> Vec<(&'static str, String)> {
-    let reasons: Vec<String> =
-        report.copy_reasons.iter().map(|(reason, bytes)| format!("{}: {}", reason_text(*reason), grouped(*bytes))).collect();
-    let copied = bytes(report.bytes_copied);
-    let per_doorbell = if report.doorbells > 0 { report.frames as f64 / report.doorbells as f64 } else { 0.0 };
     let mut rows = vec![
         ("sent", bytes(report.bytes)),
         ("gathered by the NIC", bytes(report.bytes_gathered)),
-        ("copied by the CPU", if reasons.is_empty() { copied } else { format!("{copied}: {}", reasons.join("; ")) }),
+        ("copied by the CPU", copied(report.bytes_copied, &report.copy_reasons)),
         ("frames", grouped(report.frames)),
         ("descriptors", grouped(report.descriptors)),
-        ("doorbells", format!("{} ({per_doorbell:.1} frames each)", grouped(report.doorbells))),
-        ("windows", format!("{} mapped, {} hit, {} evicted", report.windows.mapped, report.windows.hits, report.windows.evicted)),
+        ("doorbells", doorbells(report.doorbells, report.frames)),
+        ("windows", windows(&report.windows)),
         ("file kept by", report.stability.clone()),
         ("time", format!("{:.3} s, {}", report.seconds, rate(report.bits_per_second()))),
     ];
@@ -61,6 +61,36 @@ pub fn send_rows(report: &Report) -> Vec<(&'static str, String)> {
     }
     rows.push(("stopped", report.stopped.to_string()));
     rows
+}
+
+/// What a TCP stack did.
+pub fn stack_rows(report: &StackReport) -> Vec<(&'static str, String)> {
+    vec![
+        ("acknowledged", bytes(report.acknowledged)),
+        ("gathered by the NIC", bytes(report.bytes_gathered)),
+        ("copied by the CPU", copied(report.bytes_copied, &report.copy_reasons)),
+        ("own bytes", bytes(report.bytes_program)),
+        ("sent again", bytes(report.retransmitted)),
+        ("frames", grouped(report.frames)),
+        ("descriptors", grouped(report.descriptors)),
+        ("doorbells", doorbells(report.doorbells, report.frames)),
+        ("segments received", grouped(report.segments)),
+        ("windows", windows(&report.windows)),
+    ]
+}
+
+fn copied(sum: u64, by_reason: &BTreeMap<CopyReason, u64>) -> String {
+    let reasons: Vec<String> = by_reason.iter().map(|(reason, bytes)| format!("{}: {}", reason_text(*reason), grouped(*bytes))).collect();
+    if reasons.is_empty() { bytes(sum) } else { format!("{}: {}", bytes(sum), reasons.join("; ")) }
+}
+
+fn doorbells(doorbells: u64, frames: u64) -> String {
+    let each = if doorbells > 0 { frames as f64 / doorbells as f64 } else { 0.0 };
+    format!("{} ({each:.1} frames each)", grouped(doorbells))
+}
+
+fn windows(windows: &WindowStatistics) -> String {
+    format!("{} mapped, {} hit, {} evicted", windows.mapped, windows.hits, windows.evicted)
 }
 
 fn reason_text(reason: CopyReason) -> &'static str {

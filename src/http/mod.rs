@@ -1,4 +1,5 @@
-//! HTTP/1.1 for files, without a connection: bytes of requests in, pieces of answers out (RFC 9110, RFC 9112).
+//! HTTP/1.1 for files (RFC 9110, RFC 9112): sessions that own no connection — bytes of requests in, pieces of answers out — and a server that runs
+//! them on a [TCP stack](crate::tcp).
 //!
 //! A [`Session`] is the server's side of one connection. It takes what arrived and gives [`Response`]s, whose bodies are ranges of files that
 //! nobody has read: whoever owns the connection hands them to the NIC.
@@ -28,15 +29,18 @@
 //! ```
 
 mod answer;
+mod client;
 mod condition;
 mod listing;
 mod range;
 pub mod request;
 pub mod response;
+pub mod server;
 pub mod session;
 pub mod site;
 
 pub use response::{LogEntry, Piece, Response};
+pub use server::{Access, Server, ServerConfig, ServerReport};
 pub use session::Session;
 pub use site::Site;
 
