@@ -43,14 +43,16 @@ impl<'q, 'w> Transmitter<'q, 'w> {
     /// Fills the burst. A copy for each way of gathering, so that a packet of one segment pays nothing for those of several.
     #[inline(always)]
     fn fill(&mut self, gather: impl Fn(&mut Burst<'w>)) {
-        for _ in self.burst.len()..self.limit {
-            let Some(mut buffer) = self.pool.take() else { break };
-            if !self.shape.prebuilt {
+        let Self { pool, shape: Shape { first, prebuilt, .. }, burst, limit, .. } = self;
+        let (first, prebuilt) = (*first, *prebuilt);
+        for _ in burst.len()..*limit {
+            let Some(mut buffer) = pool.take() else { break };
+            if !prebuilt {
                 buffer.set(&HEADER);
             }
-            buffer.set_len(self.shape.first);
-            self.burst.push(buffer, Offload::NONE);
-            gather(&mut self.burst);
+            buffer.set_len(first);
+            burst.push(buffer, Offload::NONE);
+            gather(burst);
         }
     }
 
@@ -99,17 +101,22 @@ impl Work for Transmitter<'_, '_> {
 
     fn finish(&mut self, clock: &dyn Fn() -> Duration) -> Result<(), BenchError> {
         self.burst.clear();
-        let posted = self.queue.counters().frames - self.before.frames;
-        let start = clock();
-        while self.completed < posted {
-            self.completed += self.queue.reap()? as u64;
-            let now = clock();
-            self.queue.check(now)?;
-            let waited = now.saturating_sub(start);
-            if waited > 2 * HANG {
-                return Err(NicError::Timeout { what: "the completion of the last frames", register: "transmit queue", waited }.into());
-            }
-        }
+        self.completed += drain(self.queue, clock)?;
         Ok(())
     }
+}
+
+/// Waits until all that was posted is complete. Returns how many packets that were.
+pub(super) fn drain(queue: &mut dyn TxQueue, clock: &dyn Fn() -> Duration) -> Result<u64, NicError> {
+    let (start, mut completed) = (clock(), 0);
+    while queue.progress().completed() < queue.progress().posted() {
+        completed += queue.reap()? as u64;
+        let now = clock();
+        queue.check(now)?;
+        let waited = now.saturating_sub(start);
+        if waited > 2 * HANG {
+            return Err(NicError::Timeout { what: "the completion of the last frames", register: "transmit queue", waited });
+        }
+    }
+    Ok(completed)
 }
