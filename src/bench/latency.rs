@@ -31,7 +31,7 @@ pub struct Latency {
 }
 
 /// The headers, and the packet's number.
-pub(super) const LEAST: usize = HEADER.len() + size_of::<u64>();
+pub(super) const LEAST: usize = HEADER + size_of::<u64>();
 
 /// When a packet that is not back counts as lost.
 const LOST: Duration = Duration::from_secs(1);
@@ -77,10 +77,9 @@ impl<'q, 'w> Pinger<'q, 'w> {
 
     pub fn share(&self) -> Share {
         let (received, counters) = (self.source.share(), self.target.counters());
-        let rest: u64 = self.shape.rest.iter().map(|segment| u64::from(segment.len())).sum();
         Share {
             frames: self.times.len(),
-            bytes: self.times.len() * (self.shape.first as u64 + rest),
+            bytes: self.times.len() * self.shape.bytes(),
             doorbells: received.doorbells + counters.doorbells - self.before.doorbells,
             descriptors: counters.descriptors - self.before.descriptors,
             drops: received.drops + self.lost,
@@ -100,8 +99,8 @@ impl<'q, 'w> Pinger<'q, 'w> {
     fn send(&mut self) -> Result<(), NicError> {
         self.target.reap()?;
         let Some(mut buffer) = self.pool.take() else { return Ok(()) };
-        buffer.set(&HEADER);
-        buffer.write(HEADER.len(), &self.number.to_be_bytes());
+        buffer.set(&self.shape.header);
+        buffer.write(HEADER, &self.number.to_be_bytes());
         buffer.set_len(self.shape.first);
         self.burst.push(buffer, Offload::NONE);
         self.shape.rest.iter().for_each(|segment| self.burst.gather(*segment));
@@ -118,7 +117,7 @@ impl<'q, 'w> Pinger<'q, 'w> {
         let back = count > 0
             && self.arrived.packets().any(|packet| {
                 let mut start = [0; LEAST];
-                packet.copy_to(&mut start) == LEAST && start[HEADER.len()..] == expected
+                packet.copy_to(&mut start) == LEAST && start[HEADER..] == expected
             });
         self.arrived.clear();
         self.source.settle(self.pool, count == 0)?;

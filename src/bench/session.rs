@@ -10,7 +10,7 @@ use hal::{DmaSpace, Mapping, Nic, NicError, Pool, PoolConfig, Segment};
 use super::figures::{Figures, Kind};
 use super::forward::{Direction, Forwarder, Forwarding};
 use super::latency::{self, Latency, Pinger};
-use super::load::{BUFFER, HEADER};
+use super::load::{BUFFER, HEADER, header};
 use super::rx::Receiver;
 use super::tx::{Shape, Transmitter};
 use super::{BenchError, Load, threads};
@@ -62,7 +62,7 @@ impl Session {
     /// # Errors
     /// [`BenchError`].
     pub fn transmit(&mut self, load: &Load, prebuilt: bool, stop: &AtomicBool) -> Result<Figures, BenchError> {
-        self.with_shape(load, HEADER.len(), |nics, pools, shape| {
+        self.with_shape(load, HEADER, |nics, pools, shape| {
             let shape = Shape { prebuilt, ..shape };
             let (targets, _) = nics[0].split();
             let queues = targets.into_iter().zip(pools);
@@ -78,7 +78,7 @@ impl Session {
     /// # Errors
     /// [`BenchError`].
     pub fn receive(&mut self, load: &Load, stop: &AtomicBool) -> Result<Figures, BenchError> {
-        self.check(load, HEADER.len())?;
+        self.check(load, HEADER)?;
         self.counting_drops(|nics, pools| {
             let (_, sources) = nics[0].split();
             let works = sources.into_iter().zip(pools).map(|(source, pool)| Receiver::new(source, pool, load.burst)).collect();
@@ -94,7 +94,7 @@ impl Session {
     /// # Errors
     /// [`BenchError`].
     pub fn forward(&mut self, load: &Load, forwarding: Forwarding, stop: &AtomicBool) -> Result<Figures, BenchError> {
-        self.check(load, HEADER.len())?;
+        self.check(load, HEADER)?;
         let [len] = load.segments[..] else { return Err(BenchError::Load("packets of several segments; those injected have one".into())) };
         let most = self.nics.iter_mut().map(|nic| nic.rx(0).capacity()).min().unwrap_or(0);
         if forwarding.inject > most {
@@ -102,7 +102,7 @@ impl Session {
         }
         let forwarding = Forwarding { inject: if self.injected { 0 } else { forwarding.inject }, ..forwarding };
         self.injected |= forwarding.inject > 0;
-        let mut frame = HEADER.to_vec();
+        let mut frame = header(len.into()).to_vec();
         frame.resize(len as usize, 0);
         self.counting_drops(|nics, pools| {
             let direction = |source, target| Direction::new(source, target, load.burst);
@@ -171,8 +171,7 @@ impl Session {
         let (first, rest) = (load.segments[0] as usize, &load.segments[1..]);
         let payload = Payload::map(&self.nics[0].space(), rest)?;
         let done = self.counting_drops(|nics, pools| {
-            let shape = Shape { first, rest: payload.segments(rest)?, prebuilt: false };
-            let done = measure(nics, pools, shape);
+            let done = measure(nics, pools, Shape::new(first, payload.segments(rest)?));
             if done.is_err() {
                 // Frames may still refer to the payload. A device that cannot be stopped has lost its bus, and the first error says more.
                 let _ = nics[0].stop();
