@@ -196,7 +196,7 @@ fn bench_tx(bursts: usize, rest: &[u32]) {
     let file = tempfile::tempfile().expect("a file");
     let window = nic.space().map_file(file.as_fd(), 0..4096).expect("it maps");
     let rest = rest.iter().map(|len| window.segment(0, *len).expect("inside the window")).collect();
-    let mut transmitter = Transmitter::new(nic.tx(0), &mut pool, Shape { first: 64, rest, prebuilt: false }, BURST);
+    let mut transmitter = Transmitter::new(nic.tx(0), &mut pool, Shape::new(64, rest), BURST);
     for _ in 0..bursts {
         measured(&mut || assert!(transmitter.poll().expect("it goes on")));
         device.complete();

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Load;
+use super::latency::Latency;
 use super::meter::Tally;
 
 /// What a measurement was of.
@@ -54,6 +55,9 @@ pub struct Figures {
     pub seconds: f64,
     /// The headers were written beforehand: not to be compared with figures where they are written for each packet.
     pub prebuilt: bool,
+    /// The times of single round trips.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Latency>,
 }
 
 /// What one queue did.
@@ -93,6 +97,7 @@ impl Figures {
             drops: total(|(_, share)| share.drops),
             seconds,
             prebuilt: false,
+            latency: None,
         }
     }
 }

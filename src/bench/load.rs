@@ -5,13 +5,26 @@ use std::time::Duration;
 use hal::Capabilities;
 
 use super::BenchError;
+use crate::net::fill_ipv4_header;
 
-/// The headers of a UDP datagram, written into every packet: Ethernet, IPv4 and UDP without checksums, to a locally administered address.
-pub(super) const HEADER: [u8; 42] = [
-    0x02, 0, 0, 0, 0, 2, 0x02, 0, 0, 0, 0, 1, 0x08, 0, // Ethernet
-    0x45, 0, 0, 50, 0, 0, 0x40, 0, 64, 17, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2, // IPv4, addresses for benchmarks (RFC 2544)
-    0, 9, 0, 9, 0, 30, 0, 0, // UDP, port 9 (discard)
-];
+/// The bytes of the headers in every packet: Ethernet, IPv4, UDP.
+pub(super) const HEADER: usize = 42;
+
+/// The headers of a UDP datagram in a packet of `bytes` bytes: between locally administered addresses, and the IP addresses and the port for
+/// benchmarks (RFC 2544) and nobody (discard). There is no UDP checksum (RFC 768), since the bytes behind are whatever is there.
+pub(super) fn header(bytes: u64) -> [u8; HEADER] {
+    let mut header = [
+        0x02, 0, 0, 0, 0, 2, 0x02, 0, 0, 0, 0, 1, 0x08, 0, // Ethernet
+        0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2, // IPv4
+        0, 9, 0, 9, 0, 0, 0, 0, // UDP
+    ];
+    for (place, before) in [(16, 14), (38, 34)] {
+        let len = u16::try_from(bytes.saturating_sub(before)).unwrap_or(u16::MAX);
+        header[place..place + 2].copy_from_slice(&len.to_be_bytes());
+    }
+    fill_ipv4_header(&mut header, 14);
+    header
+}
 
 /// What is common to all measurements.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,10 @@ use std::sync::atomic::AtomicBool;
 use hal::{DmaSpace, Mapping, Nic, NicError, Pool, PoolConfig, Segment};
 
 use super::figures::{Figures, Kind};
-use super::load::{BUFFER, HEADER};
+use super::forward::{Direction, Forwarder, Forwarding};
+use super::latency::{self, Latency, Pinger};
+use super::load::{BUFFER, HEADER, header};
+use super::rx::Receiver;
 use super::tx::{Shape, Transmitter};
 use super::{BenchError, Load, threads};
 
@@ -17,6 +20,8 @@ pub struct Session {
     // In this order: the NICs stop before their buffers go.
     nics: Vec<Box<dyn Nic>>,
     pools: Vec<Pool>,
+    /// Packets go around already.
+    injected: bool,
 }
 
 /// Buffers of a queue besides those that its receive rings hold: three of the largest bursts. Not more, so that they stay in the processor's cache.
@@ -28,6 +33,9 @@ impl Session {
     /// # Errors
     /// [`BenchError::Load`] when one has fewer; no memory; what the NIC says.
     pub fn new(mut nics: Vec<Box<dyn Nic>>, queues: usize) -> Result<Self, BenchError> {
+        if !(1..=2).contains(&nics.len()) {
+            return Err(BenchError::Load(format!("{} NICs; a measurement has one or two", nics.len())));
+        }
         let mut held = 0;
         for nic in &mut nics {
             let (tx, rx) = nic.queues();
@@ -46,14 +54,7 @@ impl Session {
             }
             pools.push(pool);
         }
-        Ok(Self { nics, pools })
-    }
-
-    fn first(&mut self) -> Result<&mut dyn Nic, BenchError> {
-        match self.nics.first_mut() {
-            Some(nic) => Ok(&mut **nic),
-            None => Err(BenchError::Load("a measurement needs a NIC".into())),
-        }
+        Ok(Self { nics, pools, injected: false })
     }
 
     /// Sends until the time is over or `stop` is set. With `prebuilt`, the headers are written once, beforehand.
@@ -61,27 +62,140 @@ impl Session {
     /// # Errors
     /// [`BenchError`].
     pub fn transmit(&mut self, load: &Load, prebuilt: bool, stop: &AtomicBool) -> Result<Figures, BenchError> {
-        let nic = self.first()?;
-        load.check(HEADER.len(), &nic.capabilities())?;
-        let payload = Payload::map(&nic.space(), &load.segments[1..])?;
-        let done = self.transmit_segments(load, &payload, prebuilt, stop);
-        if done.is_err() {
-            // Frames may still refer to the payload.
-            self.first()?.stop()?;
+        self.with_shape(load, HEADER, |nics, pools, shape| {
+            let shape = Shape { prebuilt, ..shape };
+            let (targets, _) = nics[0].split();
+            let queues = targets.into_iter().zip(pools);
+            let works = queues.map(|(target, pool)| Transmitter::new(target, pool, shape.clone(), load.burst)).collect();
+            let done = threads::run(works, load, stop)?;
+            let shares: Vec<_> = done.iter().map(|(work, tally)| (*tally, work.share())).collect();
+            Ok(Figures { prebuilt, ..Figures::sum(Kind::Tx, load, &shares) })
+        })
+    }
+
+    /// Receives until the time is over or `stop` is set, and drops what came.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub fn receive(&mut self, load: &Load, stop: &AtomicBool) -> Result<Figures, BenchError> {
+        self.check(load, HEADER)?;
+        self.counting_drops(|nics, pools| {
+            let (_, sources) = nics[0].split();
+            let works = sources.into_iter().zip(pools).map(|(source, pool)| Receiver::new(source, pool, load.burst)).collect();
+            let done = threads::run(works, load, stop)?;
+            let shares: Vec<_> = done.iter().map(|(work, tally)| (*tally, work.share())).collect();
+            Ok(Figures::sum(Kind::Rx, load, &shares))
+        })
+    }
+
+    /// Sends on what is received until the time is over or `stop` is set: between two NICs in both directions, on one NIC back where it came from.
+    /// What is injected at the start goes around from then on, also in the next measurement of this session: nothing is injected again then.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub fn forward(&mut self, load: &Load, forwarding: Forwarding, stop: &AtomicBool) -> Result<Figures, BenchError> {
+        self.check(load, HEADER)?;
+        let [len] = load.segments[..] else { return Err(BenchError::Load("packets of several segments; those injected have one".into())) };
+        let most = self.nics.iter_mut().map(|nic| nic.rx(0).capacity()).min().unwrap_or(0);
+        if forwarding.inject > most {
+            return Err(BenchError::Load(format!("{} packets to inject; the receive ring holds {most}", forwarding.inject)));
         }
+        let forwarding = Forwarding { inject: if self.injected { 0 } else { forwarding.inject }, ..forwarding };
+        self.injected |= forwarding.inject > 0;
+        let mut frame = header(len.into()).to_vec();
+        frame.resize(len as usize, 0);
+        self.counting_drops(|nics, pools| {
+            let direction = |source, target| Direction::new(source, target, load.burst);
+            let forwarder = |directions, pool| Forwarder::new(directions, pool, load.burst, forwarding, frame.clone());
+            let works = match nics {
+                [one] => {
+                    let (targets, sources) = one.split();
+                    let queues = targets.into_iter().zip(sources).zip(pools);
+                    queues.map(|((target, source), pool)| forwarder(vec![direction(source, target)], pool)).collect()
+                }
+                [left, right, ..] => {
+                    let (left, right) = (left.split(), right.split());
+                    let queues = left.0.into_iter().zip(left.1).zip(right.0.into_iter().zip(right.1)).zip(pools);
+                    let works = queues.map(|(((left_target, left_source), (right_target, right_source)), pool)| {
+                        forwarder(vec![direction(left_source, right_target), direction(right_source, left_target)], pool)
+                    });
+                    works.collect()
+                }
+                [] => Vec::new(),
+            };
+            let done = threads::run(works, load, stop)?;
+            let shares: Vec<_> = done.iter().map(|(work, tally)| (*tally, work.share())).collect();
+            Ok(Figures::sum(Kind::Forward, load, &shares))
+        })
+    }
+
+    /// Sends a packet, waits until it is back from the other end, sends the next one, until the time is over or `stop` is set.
+    ///
+    /// # Errors
+    /// [`BenchError`]; [`BenchError::Silent`] when the other end sends nothing back.
+    pub fn latency(&mut self, load: &Load, stop: &AtomicBool) -> Result<Figures, BenchError> {
+        if self.pools.len() != 1 {
+            return Err(BenchError::Load("several queues; latency is measured with one packet under way, on one queue".into()));
+        }
+        let load = &Load { burst: 1, ..load.clone() };
+        self.with_shape(load, latency::LEAST, |nics, pools, shape| {
+            let (targets, sources) = nics[0].split();
+            let queues = targets.into_iter().zip(sources).zip(pools);
+            let works = queues.map(|((target, source), pool)| Pinger::new(source, target, pool, shape.clone())).collect();
+            let done = threads::run(works, load, stop)?;
+            let shares: Vec<_> = done.iter().map(|(work, tally)| (*tally, work.share())).collect();
+            let figures = Figures::sum(Kind::Latency, load, &shares);
+            let latency = done.first().map(|(work, _)| Latency::new(work.times(), figures.seconds));
+            Ok(Figures { latency, ..figures })
+        })
+    }
+
+    /// What every measurement needs.
+    fn check(&self, load: &Load, least: usize) -> Result<(), BenchError> {
+        load.check(least, &self.nics[0].capabilities())?;
+        let (cpus, queues) = (load.cpus.len(), self.pools.len());
+        if cpus != 0 && cpus < queues {
+            return Err(BenchError::Load(format!("{cpus} processors for {queues} queues; name one for each")));
+        }
+        Ok(())
+    }
+
+    /// Measures with packets of the load's segments.
+    fn with_shape(
+        &mut self,
+        load: &Load,
+        least: usize,
+        measure: impl FnOnce(&mut [Box<dyn Nic>], &mut [Pool], Shape<'_>) -> Result<Figures, BenchError>,
+    ) -> Result<Figures, BenchError> {
+        self.check(load, least)?;
+        let (first, rest) = (load.segments[0] as usize, &load.segments[1..]);
+        let payload = Payload::map(&self.nics[0].space(), rest)?;
+        let done = self.counting_drops(|nics, pools| {
+            let done = measure(nics, pools, Shape::new(first, payload.segments(rest)?));
+            if done.is_err() {
+                // Frames may still refer to the payload. A device that cannot be stopped has lost its bus, and the first error says more.
+                let _ = nics[0].stop();
+            }
+            done
+        });
         payload.unmap()?;
         done
     }
 
-    fn transmit_segments(&mut self, load: &Load, payload: &Payload, prebuilt: bool, stop: &AtomicBool) -> Result<Figures, BenchError> {
-        let shape = Shape { first: load.segments[0] as usize, rest: payload.segments(&load.segments[1..])?, prebuilt };
-        let Self { nics, pools } = self;
-        let (queues, _) = nics[0].split();
-        let works = queues.into_iter().zip(pools).map(|(queue, pool)| Transmitter::new(queue, pool, shape.clone(), load.burst)).collect();
-        let done = threads::run(works, load, stop)?;
-        let shares: Vec<_> = done.iter().map(|(work, tally)| (*tally, work.share())).collect();
-        Ok(Figures { prebuilt, ..Figures::sum(Kind::Tx, load, &shares) })
+    /// Adds what the NICs dropped meanwhile by their own count.
+    fn counting_drops(
+        &mut self,
+        measure: impl FnOnce(&mut [Box<dyn Nic>], &mut [Pool]) -> Result<Figures, BenchError>,
+    ) -> Result<Figures, BenchError> {
+        let before = dropped(&mut self.nics)?;
+        let figures = measure(&mut self.nics, &mut self.pools)?;
+        Ok(Figures { drops: figures.drops + dropped(&mut self.nics)?.saturating_sub(before), ..figures })
     }
+}
+
+/// Packets that found no buffer.
+fn dropped(nics: &mut [Box<dyn Nic>]) -> Result<u64, NicError> {
+    nics.iter_mut().try_fold(0, |sum, nic| Ok(sum + nic.statistics()?.rx_missed))
 }
 
 /// Pages of a temporary file for the further segments of a packet, mapped for the NIC, as in a send; nothing when there are none.

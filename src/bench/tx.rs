@@ -7,18 +7,33 @@ use hal::{Buffer, Burst, NicError, Offload, Pool, Segment, TxQueue};
 
 use super::BenchError;
 use super::figures::Share;
-use super::load::HEADER;
+use super::load::{HEADER, header};
 use super::meter::Work;
 
 /// What every packet is made of.
 #[derive(Clone, Debug)]
 pub struct Shape<'w> {
     /// The bytes of the first segment, in a pool buffer that begins with the headers.
-    pub first: usize,
+    pub(super) first: usize,
     /// What is gathered behind it.
-    pub rest: Vec<Segment<'w>>,
+    pub(super) rest: Vec<Segment<'w>>,
+    pub(super) header: [u8; HEADER],
     /// The headers are in the buffers already.
-    pub prebuilt: bool,
+    pub(super) prebuilt: bool,
+}
+
+impl<'w> Shape<'w> {
+    /// A first segment of `first` bytes, at least 42 for the headers, and what is gathered behind it.
+    pub fn new(first: usize, rest: Vec<Segment<'w>>) -> Self {
+        let mut shape = Self { first, rest, header: [0; HEADER], prebuilt: false };
+        shape.header = header(shape.bytes());
+        shape
+    }
+
+    /// The bytes of a packet.
+    pub(super) fn bytes(&self) -> u64 {
+        self.first as u64 + self.rest.iter().map(|segment| u64::from(segment.len())).sum::<u64>()
+    }
 }
 
 /// Sends packets of one shape over one queue. Each [`poll`](Work::poll) reaps what is complete, builds a burst (a buffer taken from the pool and
@@ -43,23 +58,24 @@ impl<'q, 'w> Transmitter<'q, 'w> {
     /// Fills the burst. A copy for each way of gathering, so that a packet of one segment pays nothing for those of several.
     #[inline(always)]
     fn fill(&mut self, gather: impl Fn(&mut Burst<'w>)) {
-        for _ in self.burst.len()..self.limit {
-            let Some(mut buffer) = self.pool.take() else { break };
-            if !self.shape.prebuilt {
-                buffer.set(&HEADER);
+        let Self { pool, shape: Shape { first, prebuilt, header, .. }, burst, limit, .. } = self;
+        let (first, prebuilt, header) = (*first, *prebuilt, *header);
+        for _ in burst.len()..*limit {
+            let Some(mut buffer) = pool.take() else { break };
+            if !prebuilt {
+                buffer.set(&header);
             }
-            buffer.set_len(self.shape.first);
-            self.burst.push(buffer, Offload::NONE);
-            gather(&mut self.burst);
+            buffer.set_len(first);
+            burst.push(buffer, Offload::NONE);
+            gather(burst);
         }
     }
 
     pub(super) fn share(&self) -> Share {
         let counters = self.queue.counters();
-        let rest: u64 = self.shape.rest.iter().map(|segment| u64::from(segment.len())).sum();
         Share {
             frames: self.completed,
-            bytes: self.completed * (self.shape.first as u64 + rest),
+            bytes: self.completed * self.shape.bytes(),
             doorbells: counters.doorbells - self.before.doorbells,
             descriptors: counters.descriptors - self.before.descriptors,
             drops: 0,
@@ -88,7 +104,7 @@ impl Work for Transmitter<'_, '_> {
         if self.shape.prebuilt {
             // All of them at once, so that each is written.
             let buffers: Vec<Buffer> = std::iter::from_fn(|| self.pool.take()).collect();
-            buffers.into_iter().for_each(|mut buffer| buffer.set(&HEADER));
+            buffers.into_iter().for_each(|mut buffer| buffer.set(&self.shape.header));
         }
         Ok(())
     }
@@ -99,17 +115,22 @@ impl Work for Transmitter<'_, '_> {
 
     fn finish(&mut self, clock: &dyn Fn() -> Duration) -> Result<(), BenchError> {
         self.burst.clear();
-        let posted = self.queue.counters().frames - self.before.frames;
-        let start = clock();
-        while self.completed < posted {
-            self.completed += self.queue.reap()? as u64;
-            let now = clock();
-            self.queue.check(now)?;
-            let waited = now.saturating_sub(start);
-            if waited > 2 * HANG {
-                return Err(NicError::Timeout { what: "the completion of the last frames", register: "transmit queue", waited }.into());
-            }
-        }
+        self.completed += drain(self.queue, clock)?;
         Ok(())
     }
+}
+
+/// Waits until all that was posted is complete. Returns how many packets that were.
+pub(super) fn drain(queue: &mut dyn TxQueue, clock: &dyn Fn() -> Duration) -> Result<u64, NicError> {
+    let (start, mut completed) = (clock(), 0);
+    while queue.progress().completed() < queue.progress().posted() {
+        completed += queue.reap()? as u64;
+        let now = clock();
+        queue.check(now)?;
+        let waited = now.saturating_sub(start);
+        if waited > 2 * HANG {
+            return Err(NicError::Timeout { what: "the completion of the last frames", register: "transmit queue", waited });
+        }
+    }
+    Ok(completed)
 }

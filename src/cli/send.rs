@@ -187,7 +187,7 @@ impl Send {
         }
         let target = self.to.resolve(Family::of(self.ip.address()))?;
         let stop = stop_flag()?;
-        let Device { nic, rig } = device::open(&self.nic, OpenOptions { mtu: self.mtu })?;
+        let Device { nic, rig } = device::open(&self.nic, OpenOptions { mtu: self.mtu, ..OpenOptions::default() })?;
         let interface = Interface::new(nic.mac(), self.ip, self.gateway, self.mtu, self.vlan)?;
         let config = PortConfig { window_budget: self.window_budget.map_or(u64::MAX, |size| size.bytes()), ..PortConfig::default() };
         let mut port = Port::new(nic, interface, config)?;

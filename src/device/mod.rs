@@ -3,7 +3,7 @@
 mod address;
 
 use e1000::{E1000, E1000Config};
-use hal::{BusDevice, Nic, NicError, OffloadFlags};
+use hal::{BusDevice, Nic, NicError, OffloadFlags, RxFilter};
 use hw_sim::rig::{Rig, RigError};
 use vfio::{PciDevice, VfioError};
 
@@ -22,11 +22,15 @@ pub struct Device {
 pub struct OpenOptions {
     /// The largest IP packet in bytes. Default 1500.
     pub mtu: u16,
+    /// Pairs of a transmit and a receive queue. Default 1.
+    pub queues: u16,
+    /// Whether it receives what is for others too. Default false.
+    pub promiscuous: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { mtu: 1500 }
+        Self { mtu: 1500, queues: 1, promiscuous: false }
     }
 }
 
@@ -49,6 +53,16 @@ pub enum OpenError {
         address: String,
         /// its vendor and device numbers
         identity: hal::PciIdentity,
+    },
+    /// It does not have so many queues.
+    #[error("{wanted} queues; {address} has {most}: ask for no more, or use a NIC with more")]
+    Queues {
+        /// the device's address
+        address: String,
+        /// the pairs that were asked for
+        wanted: u16,
+        /// the pairs that it has
+        most: u16,
     },
 }
 
@@ -88,6 +102,9 @@ pub fn start(device: Box<dyn BusDevice>, driver: DriverOptions, options: OpenOpt
     if !has_driver(identity) {
         return Err(OpenError::NoDriver { address: device.address().to_owned(), identity });
     }
+    if options.queues != 1 {
+        return Err(OpenError::Queues { address: device.address().to_owned(), wanted: options.queues, most: 1 });
+    }
     let mut offloads = OffloadFlags::all();
     if !driver.checksum {
         // Segmentation needs the checksum.
@@ -100,6 +117,7 @@ pub fn start(device: Box<dyn BusDevice>, driver: DriverOptions, options: OpenOpt
         rx_descriptors: driver.rx_ring.unwrap_or(default.rx_descriptors),
         offloads,
         gather: driver.gather,
+        filter: RxFilter { promiscuous: options.promiscuous, ..RxFilter::default() },
         ..default
     };
     Ok(Box::new(E1000::start(device, config)?))

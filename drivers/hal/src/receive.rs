@@ -2,6 +2,8 @@
 
 use bitflags::bitflags;
 
+use crate::frame::Burst;
+use crate::offload::{Offload, OffloadFlags};
 use crate::pool::Buffer;
 
 bitflags! {
@@ -99,9 +101,29 @@ impl RxBurst {
         self.buffers.drain(..)
     }
 
-    /// Forgets the packets; their buffers return to the pool.
+    /// Moves all packets, in order and each over its own buffers, into `burst`, after `edit` has seen the first buffer of each. A VLAN tag that
+    /// the NIC took out is asked for again.
+    #[inline]
+    pub fn forward(&mut self, burst: &mut Burst<'_>, mut edit: impl FnMut(&mut Buffer)) {
+        let mut buffers = self.buffers.drain(..);
+        for head in self.heads.drain(..) {
+            let Some(mut first) = buffers.next() else { break };
+            edit(&mut first);
+            let offload = match head.flags.contains(RxFlags::VLAN_STRIPPED) {
+                true => Offload { flags: OffloadFlags::VLAN_TAG, vlan_tag: head.vlan_tag, ..Offload::NONE },
+                false => Offload::NONE,
+            };
+            burst.push(first, offload);
+            for _ in 1..head.buffers {
+                buffers.next().into_iter().for_each(|buffer| burst.gather_buffer(buffer));
+            }
+        }
+    }
+
+    /// Forgets the packets; their buffers return to the pool, those of one pool by one atomic operation.
+    #[inline]
     pub fn clear(&mut self) {
         self.heads.clear();
-        self.buffers.clear();
+        Buffer::give_back(&mut self.buffers, |buffer| buffer);
     }
 }

@@ -1,0 +1,201 @@
+//! Latency: one packet goes to the other end and comes back, then the next one.
+
+use std::time::{Duration, Instant};
+
+use hal::nic::TxCounters;
+use hal::{Burst, NicError, Offload, Pool, RxBurst, RxQueue, TxQueue};
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::BenchError;
+use super::figures::Share;
+use super::load::HEADER;
+use super::meter::Work;
+use super::rx::Source;
+use super::tx::{Shape, drain};
+
+/// The times of round trips, in nanoseconds: within 0.1 %.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Latency {
+    pub mean_ns: f64,
+    pub min_ns: u64,
+    pub p50_ns: u64,
+    pub p90_ns: u64,
+    pub p99_ns: u64,
+    pub p99_9_ns: u64,
+    pub p99_99_ns: u64,
+    pub max_ns: u64,
+    /// Round trips.
+    pub samples: u64,
+}
+
+/// The headers, and the packet's number.
+pub(super) const LEAST: usize = HEADER + size_of::<u64>();
+
+/// When a packet that is not back counts as lost.
+const LOST: Duration = Duration::from_secs(1);
+/// How long the first one is waited for: the other end may still be on its way up, and QEMU's receivers are deaf for a second after their start.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is sent meanwhile.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Packets that are looked at together.
+const LIMIT: usize = 32;
+
+/// Sends a packet, waits until it is back, sends the next one.
+pub(super) struct Pinger<'q, 'w> {
+    source: Source<'q>,
+    target: &'q mut dyn TxQueue,
+    before: TxCounters,
+    pool: &'q mut Pool,
+    shape: Shape<'w>,
+    burst: Burst<'w>,
+    arrived: RxBurst,
+    number: u64,
+    /// When the last packet was back, which is when this one began.
+    since: Instant,
+    times: Histogram<u64>,
+    lost: u64,
+}
+
+impl<'q, 'w> Pinger<'q, 'w> {
+    pub fn new(source: &'q mut dyn RxQueue, target: &'q mut dyn TxQueue, pool: &'q mut Pool, shape: Shape<'w>) -> Self {
+        Self {
+            source: Source::new(source),
+            before: target.counters(),
+            target,
+            pool,
+            shape,
+            burst: Burst::with_capacity(1),
+            arrived: RxBurst::with_capacity(LIMIT),
+            number: 0,
+            since: Instant::now(),
+            times: histogram(),
+            lost: 0,
+        }
+    }
+
+    pub fn share(&self) -> Share {
+        let (received, counters) = (self.source.share(), self.target.counters());
+        Share {
+            frames: self.times.len(),
+            bytes: self.times.len() * self.shape.bytes(),
+            doorbells: received.doorbells + counters.doorbells - self.before.doorbells,
+            descriptors: counters.descriptors - self.before.descriptors,
+            drops: received.drops + self.lost,
+        }
+    }
+
+    pub fn times(&self) -> &Histogram<u64> {
+        &self.times
+    }
+
+    fn send_next(&mut self) -> Result<(), NicError> {
+        self.number += 1;
+        self.send()
+    }
+
+    /// Sends the packet of this number.
+    fn send(&mut self) -> Result<(), NicError> {
+        self.target.reap()?;
+        let Some(mut buffer) = self.pool.take() else { return Ok(()) };
+        buffer.set(&self.shape.header);
+        buffer.write(HEADER, &self.number.to_be_bytes());
+        buffer.set_len(self.shape.first);
+        self.burst.push(buffer, Offload::NONE);
+        self.shape.rest.iter().for_each(|segment| self.burst.gather(*segment));
+        self.target.post(&mut self.burst)?;
+        // Where there is no room it is lost, and sent again.
+        self.burst.clear();
+        Ok(())
+    }
+
+    /// Whether something came, and whether it was the packet that is under way.
+    fn take(&mut self) -> Result<(bool, bool), NicError> {
+        let count = self.source.receive(&mut self.arrived, LIMIT)?;
+        let expected = self.number.to_be_bytes();
+        let back = count > 0
+            && self.arrived.packets().any(|packet| {
+                let mut start = [0; LEAST];
+                packet.copy_to(&mut start) == LEAST && start[HEADER..] == expected
+            });
+        self.arrived.clear();
+        self.source.settle(self.pool, count == 0)?;
+        Ok((count > 0, back))
+    }
+}
+
+/// From a nanosecond to a minute, in steps of 0.1 %.
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds that the crate allows")
+}
+
+impl Latency {
+    /// The mean is that of all the time: `seconds` over the round trips, so with one packet under way it is the inverse of the rate.
+    pub(super) fn new(times: &Histogram<u64>, seconds: f64) -> Self {
+        let samples = times.len();
+        Self {
+            mean_ns: if samples > 0 { seconds * 1e9 / samples as f64 } else { 0.0 },
+            min_ns: times.min(),
+            p50_ns: times.value_at_quantile(0.5),
+            p90_ns: times.value_at_quantile(0.9),
+            p99_ns: times.value_at_quantile(0.99),
+            p99_9_ns: times.value_at_quantile(0.999),
+            p99_99_ns: times.value_at_quantile(0.9999),
+            max_ns: times.max(),
+            samples,
+        }
+    }
+}
+
+impl Work for Pinger<'_, '_> {
+    fn poll(&mut self) -> Result<bool, BenchError> {
+        let (busy, back) = self.take()?;
+        if back {
+            let now = Instant::now();
+            self.times.saturating_record((now - self.since).as_nanos() as u64);
+            self.since = now;
+            self.send_next()?;
+        }
+        Ok(busy)
+    }
+
+    fn begin(&mut self, over: &dyn Fn() -> bool) -> Result<(), BenchError> {
+        self.source.refill(self.pool)?;
+        let start = Instant::now();
+        let mut sent = start;
+        self.send_next()?;
+        loop {
+            let (_, back) = self.take()?;
+            let now = Instant::now();
+            if back || over() {
+                break;
+            }
+            if now - start > PATIENCE {
+                return Err(BenchError::Silent(PATIENCE));
+            }
+            if now - sent > AGAIN {
+                sent = now;
+                self.target.check(now - start)?;
+                self.send()?;
+            }
+        }
+        // Copies of the first one that come later have another number.
+        self.since = Instant::now();
+        Ok(self.send_next()?)
+    }
+
+    fn check(&mut self, now: Duration) -> Result<(), BenchError> {
+        if self.since.elapsed() > LOST {
+            self.lost += 1;
+            self.since = Instant::now();
+            self.send_next()?;
+        }
+        Ok(self.target.check(now)?)
+    }
+
+    fn finish(&mut self, clock: &dyn Fn() -> Duration) -> Result<(), BenchError> {
+        drain(self.target, clock)?;
+        Ok(())
+    }
+}
