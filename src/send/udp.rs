@@ -183,7 +183,7 @@ impl<'p> UdpSend<'p> {
     /// Looks whether the device is alive, and gets on. Now and then while idle.
     ///
     /// # Errors
-    /// [`NicError::Hang`], [`NicError::Vanished`].
+    /// [`hal::NicError::Hang`], [`hal::NicError::Vanished`].
     pub fn check(&mut self, now: Duration) -> Result<(), SendError> {
         Ok(self.port.nic.tx(0).check(now)?)
     }
