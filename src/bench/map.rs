@@ -112,7 +112,7 @@ fn temporary(bytes: u64) -> std::io::Result<tempfile::NamedTempFile> {
 }
 
 fn row(nic: &mut dyn Nic, pool: &mut Pool, file: &RegularFile, bytes: u64, rounds: usize) -> Result<MapRow, BenchError> {
-    let mut copier = Copier { pool, block: Vec::new(), buffers: Vec::with_capacity(BURST) };
+    let mut copier = Copier { pool, block: vec![0; DATAGRAM * BURST], buffers: Vec::with_capacity(BURST) };
     // The first copy brings the file into the page cache.
     copier.copy(file, bytes)?;
     let mut windows = WindowCache::new(nic.space(), u64::MAX);
@@ -158,14 +158,15 @@ impl Copier<'_> {
     fn copy(&mut self, file: &RegularFile, bytes: u64) -> Result<(), BenchError> {
         let mut done = 0;
         while done < bytes {
-            self.block.resize((bytes - done).min((DATAGRAM * BURST) as u64) as usize, 0);
-            file.read_at(&mut self.block, done).map_err(BenchError::File)?;
-            for datagram in self.block.chunks(DATAGRAM) {
+            let len = (bytes - done).min(self.block.len() as u64);
+            let block = &mut self.block[..len as usize];
+            file.read_at(block, done).map_err(BenchError::File)?;
+            for datagram in block.chunks(DATAGRAM) {
                 let buffers = buffers_of(self.pool, datagram).ok_or_else(|| BenchError::Load("no packet buffer is free".into()))?;
                 self.buffers.push(buffers);
             }
             self.buffers.clear();
-            done += self.block.len() as u64;
+            done += len;
         }
         Ok(())
     }

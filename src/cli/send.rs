@@ -26,8 +26,8 @@ Examples:
   A part of a file; standard input:
     pagewire send disk.img --offset 4GiB --length 1MiB --nic sim:e1000 --to udp://10.0.2.2:9000 --ip 10.0.2.15/24
     tar -c photos | pagewire send - --nic sim:e1000 --to udp://10.0.2.2:9000 --ip 10.0.2.15/24
-  What it costs when the file is mapped, in instructions (a guest's clock counts them; ns in the report):
-    pagewire vm --icount -- send disk.img --repeat 9 --nic pci:0000:00:02.0 --to udp://10.0.2.2:9 --ip 10.0.2.15/24
+  What it costs when the file is mapped, in instructions: a guest's clock counts them (receive in another terminal first):
+    pagewire vm --icount -- send disk.img --repeat 3 --nic pci:0000:00:02.0 --to udp://10.0.2.2:9000 --ip 10.0.2.15/24
 
 Exit status: 0 sent; 1 failed, or the file changed; 2 wrong arguments; 130 interrupted.")]
 pub struct Send {

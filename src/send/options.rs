@@ -65,7 +65,7 @@ pub struct UdpOptions {
 }
 
 /// Where mapping begins to cost less than copying, as `pagewire bench map` measures it (docs/measurements.md).
-pub const COPY_BELOW: u64 = 64 << 10;
+pub const COPY_BELOW: u64 = 128 << 10;
 
 impl UdpOptions {
     /// Everything of the file to `target`, by the defaults.

@@ -236,7 +236,7 @@ fn what_the_nic_lacks_is_done_by_the_cpu_and_reported() {
 fn a_file_that_cannot_be_mapped_is_copied() {
     let (path, content) = file(100_000);
     let mut bench = Bench::with(E1000Config::default(), PortConfig { window_budget: 0, ..PortConfig::default() });
-    let report = bench.run(Source::open(&path).unwrap(), Bench::options());
+    let report = bench.run(Source::open(&path).unwrap(), Bench::gathering());
     assert!(bench.datagrams().concat() == content);
     assert_eq!(report.copy_reasons[&CopyReason::NotMappable], 100_000);
 }

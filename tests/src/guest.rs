@@ -102,6 +102,18 @@ impl Guest {
         self
     }
 
+    /// Whose clock counts instructions.
+    pub fn icount(mut self) -> Self {
+        self.options.push("--icount".into());
+        self
+    }
+
+    /// With so much memory.
+    pub fn memory(mut self, size: &str) -> Self {
+        self.options.extend(["--memory", size].map(OsString::from));
+        self
+    }
+
     /// With a file or directory of this host under its own path.
     pub fn share(mut self, path: &Path) -> Self {
         self.options.extend(["--share".into(), path.into()]);

@@ -75,7 +75,7 @@ fn its_capture_has_every_frame_and_the_whole_file() {
 #[test]
 fn people_get_a_table_and_a_verdict() {
     let directory = content::directory();
-    let (path, sent) = content::file(directory.path(), 50_000);
+    let (path, sent) = content::file(directory.path(), 200_000);
     let ended = run(pagewire(["demo".as_ref(), path.as_os_str()])).with_code(0);
     for text in [&content::sha256(&sent), "Every frame is right, and what arrived is the file.", "partial last page", "gathered by the NIC"]
     {

@@ -51,7 +51,7 @@ fn offset_framing_of_a_part_counts_from_the_start_of_the_file() {
 
 #[test]
 fn raw_frames_have_a_header_and_the_files_bytes_and_nothing_else() {
-    let (figures, directory, sent) = sent(100_000, "", "", "");
+    let (figures, directory, sent) = sent(200_000, "", "", "");
     content::assert_same(&capture::payload(&directory.path().join("pcap")), &sent);
     let frames = figures.number("frames");
     assert!((2 * frames..=2 * frames + 4).contains(&figures.number("descriptors")), "{}", figures.0);

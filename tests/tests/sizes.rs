@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use pagewire::send::COPY_BELOW;
 use pagewire_tests::command::{Figures, SLIRP, SLIRP_BY_ARP, run, send};
 use pagewire_tests::receiver::Receiver;
 use pagewire_tests::{capture, content};
@@ -30,9 +31,12 @@ fn arrives(directory: &Path, file: &Path, expected: &[u8], options: &str) -> Fig
 fn a_file_of(len: usize, options: &str) {
     let directory = content::directory();
     let (path, sent) = content::file(directory.path(), len);
-    let figures = arrives(directory.path(), &path, &sent, options);
-    assert_eq!(figures.number("frames"), len.div_ceil(PAYLOAD) as u64);
-    assert_eq!(figures.number("bytes_copied"), len as u64 % PAGE, "only the partial last page");
+    let copied = if len < COPY_BELOW as usize { len as u64 } else { len as u64 % PAGE };
+    for (gather, copied) in [("", copied), ("--copy-below 0", len as u64 % PAGE)] {
+        let figures = arrives(directory.path(), &path, &sent, &format!("{options} {gather}"));
+        assert_eq!(figures.number("frames"), len.div_ceil(PAYLOAD) as u64);
+        assert_eq!(figures.number("bytes_copied"), copied, "only what is not worth a window, and the partial last page: {}", figures.0);
+    }
 }
 
 #[test]
@@ -128,7 +132,7 @@ fn a_part_of_a_file_arrives_wherever_it_begins_and_ends() {
     let (path, sent) = content::file(directory.path(), 20_000);
     for (offset, length) in [(0, 1), (1, 4096), (4095, 2), (4096, 8192), (12_345, 6789), (19_999, 1)] {
         let expected = &sent[offset..offset + length];
-        let figures = arrives(directory.path(), &path, expected, &format!("--offset {offset} --length {length}"));
+        let figures = arrives(directory.path(), &path, expected, &format!("--offset {offset} --length {length} --copy-below 0"));
         let in_last_page = (offset + length).saturating_sub(offset.max(16_384)) as u64;
         assert_eq!(figures.number("bytes_copied"), in_last_page, "{offset}+{length}");
     }
@@ -176,14 +180,54 @@ fn a_part_beyond_four_gibibytes_of_a_sparse_file_arrives() {
     expected.extend_from_slice(&data[..5000]);
     arrives(directory.path(), &path, &expected, &format!("--offset {} --length {}", (4_u64 << 30) - 5000, expected.len()));
     // The very end, whose last page is partial.
-    let figures = arrives(directory.path(), &path, &[0; 1100], &format!("--offset {}", (5_u64 << 30) - 1000));
+    let figures = arrives(directory.path(), &path, &[0; 1100], &format!("--offset {} --copy-below 0", (5_u64 << 30) - 1000));
     assert_eq!(figures.number("bytes_copied"), 100);
 }
 
 #[test]
 fn a_window_budget_below_the_file_has_it_copied_and_says_so() {
     let directory = content::directory();
-    let (path, sent) = content::file(directory.path(), 100_000);
+    let (path, sent) = content::file(directory.path(), 200_000);
     let figures = arrives(directory.path(), &path, &sent, "--window-budget 4KiB");
-    assert_eq!(figures.copied_because(), [("not-mappable".to_owned(), 100_000)]);
+    assert_eq!(figures.copied_because(), [("not-mappable".to_owned(), 200_000)]);
+}
+
+#[test]
+fn the_threshold_for_copying_can_be_chosen() {
+    let directory = content::directory();
+    let (path, sent) = content::file(directory.path(), 50 * 4096);
+    for (options, copied) in [("--copy-below auto", 0), ("--copy-below 200KiB", 0), ("--copy-below 204801", sent.len() as u64)] {
+        let figures = arrives(directory.path(), &path, &sent, options);
+        assert_eq!(figures.number("bytes_copied"), copied, "{options}");
+        let reasons = if copied > 0 { vec![("below-threshold".to_owned(), copied)] } else { Vec::new() };
+        assert_eq!(figures.copied_because(), reasons, "{options}");
+    }
+}
+
+#[test]
+fn a_file_that_is_sent_several_times_arrives_as_often_from_the_same_windows() {
+    let directory = content::directory();
+    let (path, sent) = content::file(directory.path(), 200_001);
+    let receiver = Receiver::start(directory.path(), "--size 600003 --idle 10");
+    let ended = run(send(&path, "sim:e1000", &receiver.target(), &format!("{SLIRP} --rate 400Mbit --repeat 3"))).with_code(0);
+    content::assert_same(&receiver.whole().1, &sent.repeat(3));
+    let value = ended.json();
+    let passes: Vec<Figures> = value["passes"].as_array().expect("passes").iter().cloned().map(Figures).collect();
+    let windows: Vec<_> = passes.iter().map(|pass| (pass.0["windows"]["mapped"].as_u64(), pass.0["windows"]["hits"].as_u64())).collect();
+    assert_eq!(windows, [(Some(1), Some(0)), (Some(0), Some(1)), (Some(0), Some(1))]);
+    passes.iter().for_each(Figures::add_up);
+    let total = Figures(value["total"].clone());
+    total.add_up();
+    assert_eq!(total.number("bytes"), 600_003);
+    let cost = &value["after_first"];
+    assert_eq!(cost["bytes"], 400_002);
+    let [whole, busy] = ["ns_per_kib", "busy_ns_per_kib"].map(|name| cost[name].as_f64().expect("a number"));
+    assert!(0.0 < busy && busy <= whole, "{cost}");
+}
+
+#[test]
+fn a_stream_cannot_be_sent_several_times() {
+    let mut command = send("-", "sim:e1000", "udp://10.0.2.2:9000", &format!("{SLIRP} --repeat 2"));
+    command.stdin(std::process::Stdio::piped());
+    run(command).with_code(1).complains_of(&["--repeat needs a regular file", "standard input"]);
 }

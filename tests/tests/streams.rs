@@ -94,7 +94,7 @@ fn a_pipe_that_is_closed_at_once_sends_nothing() {
 #[test]
 fn standard_input_that_is_a_regular_file_is_gathered() {
     let directory = content::directory();
-    let (path, sent) = content::file(directory.path(), 100_000);
+    let (path, sent) = content::file(directory.path(), 200_000);
     let receiver = receiver(directory.path(), sent.len());
     let mut command = to(&receiver, "-", "");
     command.stdin(File::open(path).expect("the file"));

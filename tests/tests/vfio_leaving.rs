@@ -167,7 +167,7 @@ const LEAVING: &str = r#"
         before=$(now)
         end "$1"
         say "$1_master" $(master)
-        try "$1_next" "$pagewire" send "$short" --nic "$nic" $slirp --to "$target"
+        try "$1_next" "$pagewire" send "$short" --nic "$nic" $slirp --copy-below 0 --to "$target"
         say "$1_took" $(($(now) - before))
     }
     for turn in $(seq 10); do
