@@ -19,7 +19,7 @@ const BURST: usize = 32;
 fn main() -> Result<(), Box<dyn Error>> {
     let [address, path] = std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "usage: send_file ADDRESS FILE")?;
     let device = PciDevice::open(address.parse()?)?;
-    let space = Arc::clone(device.space());
+    let space = Arc::clone(device.space().ok_or("no IOMMU: nothing can pin the file")?);
     println!("{} is mapped: {:?}", device.address(), device.bar_layout(0));
     let mut nic = E1000::start(Box::new(device), E1000Config::default())?;
     println!("{} {}", nic.model(), nic.mac());
