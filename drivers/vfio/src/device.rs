@@ -124,7 +124,7 @@ impl PciDevice {
         };
         let claim = open.claim(address).ok_or_else(|| VfioError::Busy { address, holders: sysfs.holders(group) })?;
         let vfio = VfioDevice::new(&sysfs.device(address), Arc::clone(&open.container) as _, true).map_err(failed)?;
-        let device = Arc::new(OpenDevice { _claim: Some(claim), handle: DeviceHandle::Isolated(vfio) });
+        let device = OpenDevice::new(Some(claim), DeviceHandle::Isolated(vfio));
         let known = groups.space(&open);
         let (identity, config, mut width) = look_at(address, &device, options)?;
         // The devices of a group share their addresses, and any of the others may be a conventional one.
@@ -139,7 +139,7 @@ impl PciDevice {
             }
             Some(space) => space,
             None => {
-                let space = VfioSpace::new(Container(Arc::clone(&open.container)), width, Arc::downgrade(&open))
+                let space = VfioSpace::new(Container(Arc::downgrade(&open.container)), width, Arc::downgrade(&open))
                     .map_err(|error| VfioError::system(format!("asking what the IOMMU of {address} can do"), error))?;
                 let space = Arc::new(space);
                 groups.remember(&open, &space);
@@ -159,7 +159,7 @@ impl PciDevice {
             Some(libc::EBUSY) => VfioError::Busy { address, holders: sysfs.holders(group) },
             _ => VfioError::system(format!("opening {address} without an IOMMU"), error),
         })?;
-        let device = Arc::new(OpenDevice { _claim: None, handle: DeviceHandle::Bare(bare) });
+        let device = OpenDevice::new(None, DeviceHandle::Bare(bare));
         let (identity, config, width) = look_at(address, &device, options)?;
         Self::new(address, identity, config, Space::Physical(Arc::new(PhysicalSpace::new(width))), device)
     }

@@ -10,8 +10,7 @@ use crate::noiommu::BareDevice;
 /// A device that is open, by one way or the other.
 ///
 /// vfio-ioctls opens devices behind an IOMMU and knows their regions. Its reads, writes, interrupts and reset are not used: they log errors
-/// or drop the system's answer, and a driver has to know. Its drop panics when the device's directory in /sys is gone; the kernel keeps
-/// that until the device is closed.
+/// or drop the system's answer, and a driver has to know.
 pub(crate) enum DeviceHandle {
     /// Behind an IOMMU.
     Isolated(VfioDevice),

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -20,8 +20,11 @@ use crate::handle::{DeviceHandle, RegionLayout};
 /// An open device; closed when the last of its registers and interrupts is dropped.
 pub(crate) struct OpenDevice {
     /// First: the space learns that the device is closed before the maps go. `None` without an IOMMU.
-    pub(crate) _claim: Option<Claim>,
+    _claim: Option<Claim>,
     pub(crate) handle: DeviceHandle,
+    /// The device's descriptor once more, closed when everything else is. The kernel keeps a device that is to be removed as long as that, so
+    /// that vfio-ioctls still finds its directory in /sys, without which its drop panics.
+    _last: Option<OwnedFd>,
 }
 
 /// A part of the device's descriptor.
@@ -35,6 +38,12 @@ pub(crate) struct Region {
 }
 
 impl OpenDevice {
+    pub(crate) fn new(claim: Option<Claim>, handle: DeviceHandle) -> Arc<Self> {
+        // Without another descriptor to be had, it is closed in the usual order.
+        let last = handle.fd().try_clone_to_owned().ok();
+        Arc::new(Self { _claim: claim, handle, _last: last })
+    }
+
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.handle.fd()
     }
