@@ -50,6 +50,9 @@ fn report(address: PciAddress, rebound: &Rebound) -> Result<Outcome, Failure> {
         (true, None) => format!("{address} has {now} now\n"),
         (false, _) => format!("{address} has {now} already\n"),
     };
+    if rebound.group.is_none() && now == "vfio-pci" {
+        text.push_str(&format!("without an IOMMU: pci:{address},noiommu=on, as root, and every byte of a file is copied\n"));
+    }
     if let Some(group) = rebound.group {
         text.push_str(&format!("without root, it takes the right to open /dev/vfio/{group}: sudo chown $USER /dev/vfio/{group}\n"));
     }

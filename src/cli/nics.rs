@@ -15,6 +15,8 @@ Examples:
     pagewire nics
     pagewire nics --json
 
+The option of a NIC of this machine, after a comma:
+    noiommu=on                  also without an IOMMU, in VFIO's unsafe mode: as root, every byte copied, nothing protects the memory
 The options of a simulated NIC, after commas:
     wire=user                   QEMU's user network: this host is 10.0.2.2 (and fec0::2), ordinary sockets are the peer (default)
     wire=dgram:LOCAL:REMOTE     Unix datagram sockets, one frame a datagram
@@ -22,6 +24,7 @@ The options of a simulated NIC, after commas:
     hostfwd=tcp:127.0.0.1:8080-:80   with wire=user: a port of this host that leads to the NIC
     pcap=FILE                   write every frame into a capture
     mac=52:54:00:12:34:56       the NIC's Ethernet address
+The options of every NIC:
     tx-ring=N, rx-ring=N        descriptors: 80 to 4096, a multiple of 8 (default 256)
     checksum=off, gather=off    do without what the NIC can do, to see the fallback")]
 pub struct Nics {
@@ -72,13 +75,16 @@ impl Nics {
 fn row(controller: Controller) -> Row {
     let why = match (&controller.obstacle, device::has_driver(controller.identity)) {
         (_, false) => format!("there is no driver for {} yet", controller.identity),
+        (Some(_), true) if controller.usable_without_iommu() => {
+            format!("copying only, no IOMMU: pci:{},noiommu=on, as root", controller.address)
+        }
         (Some(obstacle), true) => obstacle.to_string(),
         (None, true) => "through VFIO".into(),
     };
     let members = controller.group.iter().flat_map(|group| &group.members).map(|member| member.address.to_string()).collect();
     Row {
         address: format!("pci:{}", controller.address),
-        usable: controller.usable() && device::has_driver(controller.identity),
+        usable: (controller.usable() || controller.usable_without_iommu()) && device::has_driver(controller.identity),
         name: controller.name,
         driver: controller.driver,
         interfaces: controller.interfaces,

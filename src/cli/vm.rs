@@ -44,6 +44,14 @@ pub struct Vm {
     #[arg(long = "share", value_name = "PATH")]
     shares: Vec<PathBuf>,
 
+    /// Without an IOMMU: the NICs are left without a driver
+    #[arg(long)]
+    no_iommu: bool,
+
+    /// Put the NICs behind one PCI bridge, at 0000:01:02.0 and so on: they are one IOMMU group then
+    #[arg(long)]
+    bridge: bool,
+
     /// The guest's clock counts instructions: times in it are instruction counts, the same on every run
     #[arg(long)]
     icount: bool,
@@ -87,6 +95,8 @@ impl Vm {
         let config = VmConfig {
             nics,
             kernel,
+            iommu: !self.no_iommu,
+            bridge: self.bridge,
             icount: self.icount,
             memory_mib: u32::try_from(self.memory.bytes() >> 20).map_err(|_| "--memory: more than any guest takes")?,
             shares: self.shares,

@@ -24,7 +24,16 @@ pub enum BusAddress {
     /// On the rig.
     Simulated(SimulatedAddress),
     /// On this machine's PCI bus, through VFIO.
-    Pci(PciAddress),
+    Pci(PciNic),
+}
+
+/// A NIC of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PciNic {
+    /// Where it is.
+    pub address: PciAddress,
+    /// Also without an IOMMU: the NIC reaches all memory, and files are copied.
+    pub no_iommu: bool,
 }
 
 /// A NIC of the rig.
@@ -113,7 +122,7 @@ pub struct ParseDeviceError {
 
 /// What can be written.
 const GRAMMAR: &str = "sim:e1000[,wire=user|dgram:LOCAL:REMOTE|tap:NAME][,hostfwd=tcp|udp:[ADDR]:PORT-[ADDR]:PORT][,pcap=FILE][,mac=MAC] or \
-    pci:0000:00:03.0, either with [,tx-ring=N][,rx-ring=N][,checksum=off][,gather=off]";
+    pci:0000:00:03.0[,noiommu=on], either with [,tx-ring=N][,rx-ring=N][,checksum=off][,gather=off]";
 
 impl FromStr for DeviceAddress {
     type Err = ParseDeviceError;
@@ -153,11 +162,15 @@ fn parse(text: &str) -> Result<DeviceAddress, String> {
         }
         "pci" => {
             let address = name.parse().map_err(|error: vfio::ParseAddressError| error.to_string())?;
+            let mut nic = PciNic { address, no_iommu: false };
             for option in options {
                 let (key, value) = option?;
-                parse_driver_option(&mut driver, key, value)?;
+                match key {
+                    "noiommu" => nic.no_iommu = parse_switch(key, value)?,
+                    _ => parse_driver_option(&mut driver, key, value)?,
+                }
             }
-            BusAddress::Pci(address)
+            BusAddress::Pci(nic)
         }
         "vhost-user" => return Err("vhost-user is not supported yet".into()),
         other => return Err(format!("there is no bus {other:?}")),
@@ -222,7 +235,7 @@ impl fmt::Display for DeviceAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.bus {
             BusAddress::Simulated(simulated) => write!(f, "sim:{}", simulated.model.name()),
-            BusAddress::Pci(address) => write!(f, "pci:{address}"),
+            BusAddress::Pci(nic) => write!(f, "pci:{}", nic.address),
         }
     }
 }
@@ -254,6 +267,10 @@ mod tests {
             assert_eq!(text.parse::<DeviceAddress>().unwrap().driver, expected);
         }
         assert_eq!("pci:00:03.0".parse::<DeviceAddress>().unwrap().to_string(), "pci:0000:00:03.0");
+        for (text, expected) in [("pci:00:03.0", false), ("pci:00:03.0,noiommu=off", false), ("pci:00:03.0,tx-ring=80,noiommu=on", true)] {
+            let BusAddress::Pci(nic) = text.parse::<DeviceAddress>().unwrap().bus else { panic!("{text} is on the bus") };
+            assert_eq!(nic.no_iommu, expected, "{text}");
+        }
     }
 
     #[test]
@@ -271,6 +288,8 @@ mod tests {
             ("sim:e1000,tx-ring=81", "80 to 4096"),
             ("sim:e1000,speed=fast", "no option"),
             ("sim:e1000,gather=maybe", "on or off"),
+            ("sim:e1000,noiommu=on", "no option"),
+            ("pci:00:03.0,noiommu=yes", "noiommu is on or off"),
             ("sim:e1000,wire=tap:t0,hostfwd=tcp::1-:1", "needs wire=user"),
             ("sim:e1000,mac=ff:ff:ff:ff:ff:ff", "own address"),
         ] {

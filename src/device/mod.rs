@@ -5,9 +5,9 @@ mod address;
 use e1000::{E1000, E1000Config};
 use hal::{BusDevice, Nic, NicError, OffloadFlags, RxFilter};
 use hw_sim::rig::{Rig, RigError};
-use vfio::{PciDevice, VfioError};
+use vfio::{PciDevice, Sysfs, VfioError};
 
-pub use address::{BusAddress, DeviceAddress, DriverOptions, ParseDeviceError, SimulatedAddress, SimulatedNic};
+pub use address::{BusAddress, DeviceAddress, DriverOptions, ParseDeviceError, PciNic, SimulatedAddress, SimulatedNic};
 
 /// An opened NIC.
 pub struct Device {
@@ -82,8 +82,16 @@ pub fn open(address: &DeviceAddress, options: OpenOptions) -> Result<Device, Ope
             let rig = Rig::start(simulated.rig())?;
             Ok(Device { nic: start(rig.device()?, address.driver, options)?, rig: Some(rig) })
         }
-        BusAddress::Pci(address_on_bus) => {
-            Ok(Device { nic: start(Box::new(PciDevice::open(*address_on_bus)?), address.driver, options)?, rig: None })
+        BusAddress::Pci(PciNic { address: on_bus, no_iommu }) => {
+            let how = vfio::OpenOptions { no_iommu: *no_iommu, ..vfio::OpenOptions::default() };
+            let device = PciDevice::open_with(*on_bus, &Sysfs::default(), &how)?;
+            if device.space().is_none() {
+                tracing::warn!(
+                    "{address} is used without an IOMMU: it can read and write all of this machine's memory, whatever an error of its driver or \
+                     its own tells it to; nothing pins a file's pages, so every byte is copied. Switch the IOMMU on where there is one"
+                );
+            }
+            Ok(Device { nic: start(Box::new(device), address.driver, options)?, rig: None })
         }
     }
 }

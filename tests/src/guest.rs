@@ -114,6 +114,12 @@ impl Guest {
         self
     }
 
+    /// With one more word for `pagewire vm`.
+    pub fn option(mut self, word: &str) -> Self {
+        self.options.push(word.into());
+        self
+    }
+
     /// With a file or directory of this host under its own path.
     pub fn share(mut self, path: &Path) -> Self {
         self.options.extend(["--share".into(), path.into()]);

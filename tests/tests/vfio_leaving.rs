@@ -1,7 +1,7 @@
 //! Sends over VFIO that end before their time.
 //!
 //! - Somebody wants to change a file of 64 MiB whose pages are pinned. By a lease the send stops first, and he goes on; by trust the change is
-//!   found out and told. Nobody dies of SIGBUS. One guest a kernel.
+//!   found out and told. Nobody dies of SIGBUS. In the same guests, a NIC is removed, stops answering, or its program panics. One guest a kernel.
 //! - SIGKILL in mid-send, ten times, and SIGTERM: the device may not use the bus afterwards, and the next run starts at once. One guest.
 
 #[allow(dead_code, reason = "every test program uses a part of it")]
@@ -24,7 +24,7 @@ const WAITED: i64 = 1000;
 /// Each send has a target of its own, where the host sees its first datagrams before its word comes. With a lease it would take 27 s, and by
 /// trust 5 s.
 const CHANGING: &str = r#"
-    nic=$1 directory=$2
+    nic=$1 directory=$2 send_file=$7
     file=$directory/file.bin
     fill() { dd if=/dev/zero of="$file" bs=1M count=64 2>/dev/null; }
     writer() { echo other bytes | dd of="$file" conv=notrunc bs=4096 seek=100 2>/dev/null; }
@@ -49,7 +49,36 @@ const CHANGING: &str = r#"
     change trust_writer writer "$5" --rate 100Mbit --stability trust
     change trust_truncation truncation "$6" --rate 100Mbit --stability trust
     fill
-    try after "$pagewire" send "$file" --nic "$nic" $slirp --to udp://10.0.2.2:9 --length 1MiB --stability lease
+    nowhere="--to udp://10.0.2.2:9 --length 1MiB"
+    try after "$pagewire" send "$file" --nic "$nic" $slirp $nowhere --stability lease
+
+    address=0000:00:02.0
+    device=/sys/bus/pci/devices/$address
+    begin removed "$pagewire" send "$file" --nic "$nic" $slirp $nowhere --rate 1Mbit
+    sending $pid "$file"
+    before=$(now)
+    echo 1 >$device/remove
+    say removal $?
+    say removal_took $(($(now) - before))
+    end removed
+    try gone "$pagewire" send "$file" --nic "$nic" $slirp $nowhere
+    echo 1 >/sys/bus/pci/rescan
+    try bind_again "$pagewire" bind $address
+    try after_removal "$pagewire" send "$file" --nic "$nic" $slirp $nowhere
+
+    # Memory decoding off, behind the back of VFIO.
+    begin dead "$pagewire" send "$file" --nic "$nic" $slirp $nowhere --rate 1Mbit
+    sending $pid "$file"
+    before=$(now)
+    printf '\000\000' | dd of=$device/config bs=1 seek=4 conv=notrunc 2>/dev/null
+    end dead
+    say dead_took $(($(now) - before))
+    try after_dead "$pagewire" send "$file" --nic "$nic" $slirp $nowhere
+
+    try panicked "$send_file" $address "$file" panic
+    say master $(($(hexdump -s 4 -n 2 -e '1/2 "%d"' $device/config) & 4))
+    say driver_after $(basename $(readlink $device/driver))
+    try after_panic "$pagewire" send "$file" --nic "$nic" $slirp $nowhere
     try dmar sh -c 'dmesg | grep -c "DMAR.*fault"'
 "#;
 
@@ -61,6 +90,8 @@ fn changes(kernel: Kernel) {
     let directory_name = directory.path().display().to_string();
     let mut arguments = vec![NIC, &directory_name];
     arguments.extend(sockets.iter().map(|(_, target)| target.as_str()));
+    let example = guest::example("send_file");
+    arguments.push(example.to_str().expect("UTF-8"));
     let start = Instant::now();
     let mut running = Guest::new(kernel).share(directory.path()).start(CHANGING, &arguments);
     let over = AtomicBool::new(false);
@@ -101,6 +132,7 @@ fn changes(kernel: Kernel) {
         assert!(came <= bytes, "{name}: {came} bytes came, and {bytes} were reported");
     }
     told.of("after").sent();
+    lost(&told);
     assert_eq!((told.of("dmar").output.trim(), told.of("dmar").code), ("0", 1), "no access of the device was refused");
 }
 
@@ -132,6 +164,31 @@ fn stopped(told: &Told, name: &str) -> u64 {
         assert_eq!(figures.text("stability"), "trust: as asked for");
     }
     bytes
+}
+
+/// A NIC that is taken away, one that does not answer any more, and a program that panics: each ends, and the next run works.
+fn lost(told: &Told) {
+    for name in ["removed", "dead"] {
+        println!("{}", told.of(name).errors.trim_end());
+        told.of(name).refused(&["bytes were handed to the NIC"]);
+    }
+    // The kernel waits for the process that has it.
+    println!("the removal took {} hundredths of a second", told.number("removal_took"));
+    assert!(told.number("removal") == 0 && told.number("removal_took") < WAITED, "{told:#?}");
+    told.of("removed").refused(&["the system takes the device away"]);
+    told.of("gone").refused(&["there is no PCI device 0000:00:02.0"]);
+    assert_eq!(told.of("bind_again").with_code(0).output.lines().next(), Some("0000:00:02.0 has vfio-pci now"));
+
+    println!("the NIC that did not answer was given up after {} hundredths of a second", told.number("dead_took"));
+    assert!(told.number("dead_took") < 2 * WAITED, "{told:#?}");
+
+    let panicked = told.of("panicked").with_code(101);
+    assert!(panicked.errors.contains("as asked for, with "), "{panicked:#?}");
+    assert_eq!(told.number("master"), 0, "the device may not use the bus any more");
+    assert_eq!(told.of("driver_after").output.trim(), "vfio-pci");
+    for name in ["after_removal", "after_dead", "after_panic"] {
+        assert_eq!(told.of(name).sent().number("bytes_copied"), 0, "{name}");
+    }
 }
 
 #[test]

@@ -139,7 +139,8 @@ impl E1000 {
         restore_phy(&registers)?;
         device.set_bus_master(true)?;
         let space = device.dma();
-        let tx = TxRing::new(&space, &registers, config.tx_descriptors, config.max_frame(), config.vlan)?;
+        let mut tx = TxRing::new(&space, &registers, config.tx_descriptors, config.max_frame(), config.vlan)?;
+        tx.set_withdrawal(device.withdrawal());
         let rx = RxRing::new(&space, &registers, config.rx_descriptors)?;
         let mut nic = Self { registers, tx, rx, space, mac, config, statistics: Statistics::default(), interrupt: None, device };
         nic.program()?;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hal::frame::{Frames, InFlight};
@@ -42,6 +43,8 @@ pub struct TxRing {
     completed: u64,
     counters: TxCounters,
     watch: Watch,
+    /// Set by the system when it wants the device back.
+    withdrawal: Option<Arc<AtomicBool>>,
     /// The last frame was segmented by the device.
     after_segmentation: bool,
 }
@@ -88,6 +91,7 @@ impl TxRing {
             completed: 0,
             counters: TxCounters::default(),
             watch: Watch::default(),
+            withdrawal: None,
             after_segmentation: false,
         })
     }
@@ -101,6 +105,11 @@ impl TxRing {
     pub fn max_segmentation(&self) -> u32 {
         // Each segment may need a descriptor that is not full; half of the ring leaves room for that.
         (u32::from(self.ring.len()) / 2 * MAX_DATA).min(0xf_ffff)
+    }
+
+    /// [`TxQueue::check`] looks at this flag of the bus.
+    pub fn set_withdrawal(&mut self, flag: Option<Arc<AtomicBool>>) {
+        self.withdrawal = flag;
     }
 
     /// Tells the stopped device where the ring is. Everything that was posted is lost; returns how many frames.
@@ -335,6 +344,9 @@ impl TxQueue for TxRing {
     }
 
     fn check(&mut self, now: Duration) -> Result<(), NicError> {
+        if self.withdrawal.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            return Err(NicError::Withdrawn);
+        }
         let status = self.registers.read::<u32>(offset::STATUS)?;
         if status == u32::MAX {
             return Err(NicError::Vanished { register: "STATUS" });

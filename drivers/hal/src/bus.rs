@@ -1,6 +1,7 @@
 //! A device on a PCI bus.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::interrupt::Interrupt;
 use crate::registers::{RegisterError, Registers, Width};
@@ -46,6 +47,11 @@ pub trait BusDevice: Send {
     /// # Errors
     /// [`BusError::NoInterrupt`] when there is no such vector or the bus cannot deliver it.
     fn interrupt(&mut self, vector: u16) -> Result<Box<dyn Interrupt>, BusError>;
+
+    /// A flag that is set once the system wants the device back: it is to be unplugged, or to get another driver. `None` where nobody asks.
+    fn withdrawal(&self) -> Option<Arc<AtomicBool>> {
+        None
+    }
 
     /// Resets the device's function.
     ///

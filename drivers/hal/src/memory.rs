@@ -263,7 +263,7 @@ impl DmaMemory {
     /// # Errors
     /// No memory, or the space's [`DmaError`].
     pub fn new(space: &Arc<dyn DmaSpace>, name: &str, len: usize) -> Result<Self, DmaError> {
-        let memory = SharedMemory::new(name, len).map_err(|error| DmaError::Map { len: len as u64, reason: error.to_string() })?;
+        let memory = space.memory(name, len).map_err(|error| DmaError::Map { len: len as u64, reason: error.to_string() })?;
         let mapping = space.map_memory(&memory, Access::ReadWrite)?;
         Ok(Self { iova: mapping.iova(), memory, mapping: Some(mapping), space: Arc::clone(space) })
     }

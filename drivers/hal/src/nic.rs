@@ -128,7 +128,8 @@ pub trait TxQueue: Send {
     /// Called now and then while waiting, not for each burst.
     ///
     /// # Errors
-    /// [`NicError::Hang`] then, or [`NicError::LinkDown`]; [`NicError::Vanished`] when the device is no longer there. [`Nic::reset`] is the way on.
+    /// [`NicError::Hang`] then, or [`NicError::LinkDown`]; [`NicError::Vanished`] when the device is no longer there, [`NicError::Withdrawn`]
+    /// when the system wants it back. [`Nic::reset`] is the way on.
     fn check(&mut self, now: Duration) -> Result<(), NicError>;
 
     /// The counters of posted and completed frames.
@@ -309,6 +310,9 @@ pub enum NicError {
         /// the register that was read
         register: &'static str,
     },
+    /// The system wants the device back.
+    #[error("the system takes the device away: it is being removed, or unbound from its driver, so it is given up")]
+    Withdrawn,
     /// Not the device that the driver is for.
     #[error("{0}")]
     WrongDevice(String),

@@ -1,5 +1,6 @@
 //! What a device can address, and how memory and files get there.
 
+use std::io;
 use std::ops::{Range, RangeInclusive};
 use std::os::fd::BorrowedFd;
 
@@ -16,6 +17,14 @@ pub trait DmaSpace: Send + Sync {
 
     /// What can be mapped here.
     fn limits(&self) -> DmaLimits;
+
+    /// Memory of the kind that this space can map: ordinary pages, unless it needs others.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn memory(&self, name: &str, len: usize) -> io::Result<SharedMemory> {
+        SharedMemory::new(name, len)
+    }
 
     /// Maps all of `memory` for the device.
     ///

@@ -80,7 +80,7 @@ fn open(address: &str) -> Outcome {
         Err(error) => println!("reset: {error}"),
     }
 
-    let space = std::sync::Arc::clone(device.space());
+    let space = std::sync::Arc::clone(device.space().ok_or("it has no IOMMU")?);
     println!("IOMMU: {:x?}", space.iommu());
     println!("limits for {:?}: {:x?}", space.width(), space.limits());
     let memory = SharedMemory::new("probe", 3 << 20)?;
@@ -207,7 +207,7 @@ fn interrupts(device: &mut PciDevice) -> Outcome {
 
 fn fill(address: &str) -> Outcome {
     let device = PciDevice::open(address.parse()?)?;
-    let space = device.space();
+    let space = device.space().ok_or("it has no IOMMU")?;
     println!("opened as user {}; {:?} bytes can be mapped", rustix::process::getuid().as_raw(), space.limits().bytes);
     let mut kept = Vec::new();
     for _ in 0..64 {

@@ -17,7 +17,8 @@ pub struct Rebound {
     pub before: Option<String>,
     /// The driver now.
     pub now: Option<String>,
-    /// The file that a user without root's rights has to be allowed to open, after a bind.
+    /// The group whose file (/dev/vfio/NUMBER) a user without root's rights has to be allowed to open, after a bind; `None` without an IOMMU,
+    /// where no such right helps.
     pub group: Option<u32>,
 }
 
@@ -37,10 +38,13 @@ impl Sysfs {
     /// [`VfioError::NoIommu`], [`VfioError::NoVfio`], [`VfioError::NoPermission`], [`VfioError::Binding`].
     pub fn bind(&self, address: PciAddress, force: bool) -> Result<Rebound, VfioError> {
         let Controller { driver: before, group, obstacle, interfaces, .. } = self.controller(address)?;
-        if let Some(error @ VfioError::NoIommu { .. }) = obstacle {
+        // Without an IOMMU there is only a group, made for the device, when VFIO's mode for that is on.
+        if let Some(error @ VfioError::NoIommu { .. }) = obstacle
+            && self.no_iommu_mode() != Some(true)
+        {
             return Err(error);
         }
-        let group = group.map(|group| group.number);
+        let group = group.filter(|group| !group.without_iommu).map(|group| group.number);
         if before.as_deref() == Some(VFIO_PCI) {
             return Ok(Rebound { now: before.clone(), before, group });
         }
@@ -95,7 +99,7 @@ impl Sysfs {
         }
         // The kernel would wait, for as long as the device is open, in the write to `unbind`.
         if let Some(group) = group {
-            let holders = self.holders(group.number);
+            let holders = self.holders(&group);
             if !holders.0.is_empty() {
                 return Err(VfioError::Busy { address, holders });
             }
@@ -223,6 +227,10 @@ mod tests {
         let address = machine.nic(NIC, Some("e1000"), None);
         assert!(matches!(machine.sysfs.bind(address, true), Err(VfioError::NoIommu { .. })));
         assert!(machine.take_log().is_empty());
+        // Unless VFIO was told to do without.
+        machine.write("sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n");
+        let bound = machine.sysfs.bind(address, false).unwrap();
+        assert_eq!((drivers(&bound), bound.group), ((Some("e1000"), Some("vfio-pci")), None));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use hal::Access;
 use vfio_bindings::bindings::vfio::{
@@ -32,13 +32,18 @@ const IOMMU_UNMAP_DMA: c_ulong = request(14);
 /// More than the capabilities of any IOMMU: an answer that claims more is wrong.
 const MOST_INFO: usize = 1 << 20;
 
-/// A container whose IOMMU is set.
+/// A container whose IOMMU is set. It belongs to its devices, and is closed with the last of them.
 #[derive(Clone)]
-pub(crate) struct Container(pub(crate) Arc<VfioContainer>);
+pub(crate) struct Container(pub(crate) Weak<VfioContainer>);
 
 impl Container {
+    fn open(&self) -> io::Result<Arc<VfioContainer>> {
+        self.0.upgrade().ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+
     /// What the IOMMU can do, and how many maps are left.
     pub(crate) fn info(&self) -> io::Result<IommuInfo> {
+        let container = self.open()?;
         let mut len = INFO_LEN;
         // Twice: the first answer says how long it wants to be. It may grow once more in between.
         for _ in 0..4 {
@@ -50,7 +55,7 @@ impl Container {
                 first
             });
             // SAFETY: `words` has the `argsz` bytes that its first field names, and the kernel writes no more.
-            if unsafe { libc::ioctl(self.0.as_raw_fd(), IOMMU_GET_INFO, words.as_mut_ptr()) } != 0 {
+            if unsafe { libc::ioctl(container.as_raw_fd(), IOMMU_GET_INFO, words.as_mut_ptr()) } != 0 {
                 return Err(io::Error::last_os_error());
             }
             let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).take(len).collect();
@@ -80,7 +85,7 @@ impl Container {
             size: len,
         };
         // SAFETY: a whole structure of the size that it names; the caller answers for the memory.
-        match unsafe { libc::ioctl(self.0.as_raw_fd(), IOMMU_MAP_DMA, &map) } {
+        match unsafe { libc::ioctl(self.open()?.as_raw_fd(), IOMMU_MAP_DMA, &map) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
@@ -96,7 +101,7 @@ impl Container {
             ..Default::default()
         };
         // SAFETY: a whole structure of the size that it names; without flags nothing is written behind it.
-        if unsafe { libc::ioctl(self.0.as_raw_fd(), IOMMU_UNMAP_DMA, &mut unmap) } != 0 {
+        if unsafe { libc::ioctl(self.open()?.as_raw_fd(), IOMMU_UNMAP_DMA, &mut unmap) } != 0 {
             return Err(io::Error::last_os_error());
         }
         if unmap.size != len {

@@ -3,8 +3,8 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, MutexGuard};
 
 use hal::registers::Width;
 use hal::{BusDevice, BusError, DmaSpace, Interrupt, PciIdentity, RegisterError, Registers};
@@ -14,10 +14,16 @@ use vfio_ioctls::{VfioContainer, VfioDevice};
 use crate::address::PciAddress;
 use crate::container::{Container, request};
 use crate::error::VfioError;
+use crate::group::{OpenGroup, OpenGroups};
+use crate::handle::DeviceHandle;
 use crate::interrupt::{InterruptKind, Interrupts};
+use crate::listing::Group;
+use crate::noiommu::BareDevice;
+use crate::physical::PhysicalSpace;
 use crate::region::{OpenDevice, Region, is_mappable, registers};
 use crate::space::VfioSpace;
 use crate::sysfs::Sysfs;
+use crate::withdrawal::Withdrawal;
 use hal::iova::AddressWidth;
 
 const DEVICE_RESET: std::ffi::c_ulong = request(11);
@@ -47,6 +53,17 @@ pub struct OpenOptions {
     /// The bus addresses that the device takes. Default: 64 bits for PCI Express and virtio, below 4 GiB for other conventional PCI (the
     /// 8254x).
     pub width: Option<AddressWidth>,
+    /// Also a device that is only there in VFIO's mode without an IOMMU: it reaches all of this machine's memory, files cannot be mapped for
+    /// it, and it takes root and huge pages. Where there is an IOMMU, it is used.
+    pub no_iommu: bool,
+}
+
+/// What its addresses are.
+enum Space {
+    /// The IOMMU's.
+    Isolated(Arc<VfioSpace>),
+    /// The machine's.
+    Physical(Arc<PhysicalSpace>),
 }
 
 /// A PCI device, opened through VFIO for this process alone.
@@ -59,7 +76,8 @@ pub struct PciDevice {
     identity: PciIdentity,
     config: Region,
     interrupts: Option<Interrupts>,
-    space: Arc<VfioSpace>,
+    withdrawal: Option<Withdrawal>,
+    space: Space,
     device: Arc<OpenDevice>,
 }
 
@@ -78,28 +96,77 @@ impl PciDevice {
     /// As [`open`](Self::open).
     pub fn open_with(address: PciAddress, sysfs: &Sysfs, options: &OpenOptions) -> Result<Self, VfioError> {
         let controller = sysfs.controller(address)?;
-        if let Some(obstacle) = controller.obstacle {
-            return Err(obstacle);
+        let Some(group) = controller.group else { return Err(VfioError::NoIommu { address, remedy: sysfs.iommu_remedy() }) };
+        let groups = OpenGroups::lock();
+        let known = groups.find(group.number).filter(|_| !group.without_iommu);
+        match controller.obstacle {
+            None => {}
+            Some(VfioError::NoIommuMode(_)) if options.no_iommu => return Self::open_bare(address, sysfs, options, &group),
+            // Another device of the group is in the hands of this process itself.
+            Some(VfioError::Busy { holders, .. }) if known.is_some() && holders.are_this_process() => {}
+            Some(obstacle) => return Err(obstacle),
         }
-        let group = controller.group.map_or(0, |group| group.number);
-        let container = Arc::new(VfioContainer::new(None).map_err(|error| explain(error, address, group, sysfs))?);
-        let vfio = VfioDevice::new(&sysfs.device(address), Arc::clone(&container) as _, true)
-            .map_err(|error| explain(error, address, group, sysfs))?;
-        let closed = Arc::new(AtomicBool::new(false));
-        let device = Arc::new(OpenDevice { vfio, closed: Arc::clone(&closed) });
-        let config = device.config().ok_or(VfioError::Vanished(address))?;
-        let identity = identify(&device, &config).map_err(|error| unanswered(address, error))?.ok_or(VfioError::Vanished(address))?;
-        let width = match options.width {
-            Some(width) => width,
-            // Queues of virtio have 64-bit addresses on any bus (VIRTIO 1.3, 4.1.4.3).
-            None if identity.vendor == VIRTIO => AddressWidth::Bits64,
-            None if is_express(&device, &config).map_err(|error| unanswered(address, error))? => AddressWidth::Bits64,
-            None => AddressWidth::Bits32,
+        Self::open_isolated(address, sysfs, options, &group, known, groups)
+    }
+
+    fn open_isolated(
+        address: PciAddress,
+        sysfs: &Sysfs,
+        options: &OpenOptions,
+        group: &Group,
+        known: Option<Arc<OpenGroup>>,
+        mut groups: MutexGuard<'_, OpenGroups>,
+    ) -> Result<Self, VfioError> {
+        let failed = |error| explain(error, address, group, sysfs);
+        let open = match known {
+            Some(open) => open,
+            None => OpenGroup::new(group.number, Arc::new(VfioContainer::new(None).map_err(failed)?)),
         };
-        let space = VfioSpace::new(Container(container), width, closed)
-            .map_err(|error| VfioError::system(format!("asking what the IOMMU of {address} can do"), error))?;
-        let mut device =
-            Self { address, text: format!("pci:{address}"), identity, config, interrupts: None, space: Arc::new(space), device };
+        let claim = open.claim(address).ok_or_else(|| VfioError::Busy { address, holders: sysfs.holders(group) })?;
+        let vfio = VfioDevice::new(&sysfs.device(address), Arc::clone(&open.container) as _, true).map_err(failed)?;
+        let device = OpenDevice::new(Some(claim), DeviceHandle::Isolated(vfio));
+        let known = groups.space(&open);
+        let (identity, config, mut width) = look_at(address, &device, options)?;
+        // The devices of a group share their addresses, and any of the others may be a conventional one.
+        if options.width.is_none() && group.members.len() > 1 {
+            width = AddressWidth::Bits32;
+        }
+        let space = match known {
+            Some(space) if space.width() == AddressWidth::Bits64 && width == AddressWidth::Bits32 => {
+                let reason =
+                    "another device of its group was opened with addresses above 4 GiB, which this one cannot take; open this one first";
+                return Err(VfioError::system(format!("opening {address}"), io::Error::other(reason)));
+            }
+            Some(space) => space,
+            None => {
+                let space = VfioSpace::new(Container(Arc::downgrade(&open.container)), width, Arc::downgrade(&open))
+                    .map_err(|error| VfioError::system(format!("asking what the IOMMU of {address} can do"), error))?;
+                let space = Arc::new(space);
+                groups.remember(&open, &space);
+                space
+            }
+        };
+        Self::new(address, identity, config, Space::Isolated(space), device)
+    }
+
+    /// The mode without an IOMMU.
+    fn open_bare(address: PciAddress, sysfs: &Sysfs, options: &OpenOptions, group: &Group) -> Result<Self, VfioError> {
+        let path = sysfs.group_file(group);
+        let bare = BareDevice::open(&sysfs.container(), &path, address).map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => {
+                VfioError::NoPermission { path, remedy: "a device without an IOMMU is given to root alone (CAP_SYS_RAWIO)".into() }
+            }
+            Some(libc::EBUSY) => VfioError::Busy { address, holders: sysfs.holders(group) },
+            _ => VfioError::system(format!("opening {address} without an IOMMU"), error),
+        })?;
+        let device = OpenDevice::new(None, DeviceHandle::Bare(bare));
+        let (identity, config, width) = look_at(address, &device, options)?;
+        Self::new(address, identity, config, Space::Physical(Arc::new(PhysicalSpace::new(width))), device)
+    }
+
+    fn new(address: PciAddress, identity: PciIdentity, config: Region, space: Space, device: Arc<OpenDevice>) -> Result<Self, VfioError> {
+        let withdrawal = Withdrawal::watch(&device);
+        let mut device = Self { address, text: format!("pci:{address}"), identity, config, interrupts: None, withdrawal, space, device };
         // Whoever had it before may have left it on.
         device.set_bus_master(false).map_err(|error| unanswered(address, error))?;
         Ok(device)
@@ -110,9 +177,13 @@ impl PciDevice {
         self.address
     }
 
-    /// The space that its addresses are in, with what is particular to VFIO. [`BusDevice::dma`] gives the same one.
-    pub fn space(&self) -> &Arc<VfioSpace> {
-        &self.space
+    /// The space that its addresses are in, with what is particular to VFIO; shared with the other devices of its group that this process has
+    /// open. [`BusDevice::dma`] gives the same one. `None` without an IOMMU.
+    pub fn space(&self) -> Option<&Arc<VfioSpace>> {
+        match &self.space {
+            Space::Isolated(space) => Some(space),
+            Space::Physical(_) => None,
+        }
     }
 
     /// How it interrupts, once [`BusDevice::interrupt`] was called, and how many vectors there are.
@@ -174,7 +245,10 @@ impl BusDevice for PciDevice {
     }
 
     fn dma(&self) -> Arc<dyn DmaSpace> {
-        Arc::clone(&self.space) as _
+        match &self.space {
+            Space::Isolated(space) => Arc::clone(space) as _,
+            Space::Physical(space) => Arc::clone(space) as _,
+        }
     }
 
     fn interrupt(&mut self, vector: u16) -> Result<Box<dyn Interrupt>, BusError> {
@@ -186,6 +260,10 @@ impl BusDevice for PciDevice {
         let count = interrupts.count();
         let found = interrupts.vector(vector).ok_or_else(|| none(format!("the device has {count}, from 0 on ({:?})", interrupts.kind)))?;
         Ok(Box::new(found))
+    }
+
+    fn withdrawal(&self) -> Option<Arc<AtomicBool>> {
+        self.withdrawal.as_ref().map(|withdrawal| Arc::clone(&withdrawal.wanted))
     }
 
     fn reset(&mut self) -> Result<(), BusError> {
@@ -236,6 +314,20 @@ fn identify(device: &OpenDevice, config: &Region) -> Result<Option<PciIdentity>,
     Ok(answers.then_some(PciIdentity { vendor, device: product, class: class >> 8, revision: class as u8 }))
 }
 
+/// Who an open device is, its configuration space, and the addresses that it takes.
+fn look_at(address: PciAddress, device: &OpenDevice, options: &OpenOptions) -> Result<(PciIdentity, Region, AddressWidth), VfioError> {
+    let config = device.config().ok_or(VfioError::Vanished(address))?;
+    let identity = identify(device, &config).map_err(|error| unanswered(address, error))?.ok_or(VfioError::Vanished(address))?;
+    let width = match options.width {
+        Some(width) => width,
+        // Queues of virtio have 64-bit addresses on any bus (VIRTIO 1.3, 4.1.4.3).
+        None if identity.vendor == VIRTIO => AddressWidth::Bits64,
+        None if is_express(device, &config).map_err(|error| unanswered(address, error))? => AddressWidth::Bits64,
+        None => AddressWidth::Bits32,
+    };
+    Ok((identity, config, width))
+}
+
 /// Whether the device has the capability of PCI Express (PCI Local Bus 3.0, 6.7: a list of offsets, which ends with 0).
 fn is_express(device: &OpenDevice, config: &Region) -> Result<bool, RegisterError> {
     let read = |offset: u16, width| device.read(config, offset.into(), width).map(|value| value as u32);
@@ -261,18 +353,18 @@ fn unanswered(address: PciAddress, error: impl std::error::Error) -> VfioError {
 }
 
 /// What vfio-ioctls reports, in terms of what to do.
-fn explain(error: vfio_ioctls::VfioError, address: PciAddress, group: u32, sysfs: &Sysfs) -> VfioError {
+fn explain(error: vfio_ioctls::VfioError, address: PciAddress, group: &Group, sysfs: &Sysfs) -> VfioError {
     use vfio_ioctls::VfioError as Ioctl;
     let busy = || VfioError::Busy { address, holders: sysfs.holders(group) };
     let by_errno = |path: std::path::PathBuf, error: io::Error| match error.raw_os_error() {
-        Some(libc::EACCES | libc::EPERM) => sysfs.no_permission(path, group),
+        Some(libc::EACCES | libc::EPERM) => sysfs.no_permission(path, group.number),
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => sysfs.no_vfio(path),
         Some(libc::EBUSY) => busy(),
         _ => VfioError::system(format!("opening {}", path.display()), error),
     };
     match error {
         Ioctl::OpenContainer(error) => by_errno(sysfs.container(), error),
-        Ioctl::OpenGroup(error, _) => by_errno(sysfs.group_device(group), error),
+        Ioctl::OpenGroup(error, _) => by_errno(sysfs.group_file(group), error),
         Ioctl::VfioExtension | Ioctl::VfioType1V2 => VfioError::NoVfio {
             missing: "the container has no type1 IOMMU".into(),
             remedy: "`sudo modprobe vfio_iommu_type1` loads it".into(),
@@ -280,7 +372,7 @@ fn explain(error: vfio_ioctls::VfioError, address: PciAddress, group: u32, sysfs
         // The kernel counts by its own rules; the members that are with no VFIO driver are the likely ones.
         Ioctl::GroupViable => VfioError::NotViable {
             address,
-            group,
+            group: group.number,
             members: sysfs.group(address).map_or_else(Vec::new, |group| {
                 let others = group.members.into_iter().filter(|member| member.address != address);
                 others.filter_map(|member| Some((member.address, member.driver?))).collect()

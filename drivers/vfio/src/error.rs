@@ -37,8 +37,8 @@ pub enum VfioError {
     },
     /// Only the no-IOMMU mode of VFIO is there.
     #[error(
-        "{0} is only there in VFIO's no-IOMMU mode, which neither pins pages nor keeps the device away from foreign memory: page-cache \
-         pages could be reused while the device reads them; switch an IOMMU on (in the firmware, or for a guest in its machine)"
+        "{0} is only there in VFIO's no-IOMMU mode, which neither pins pages nor keeps the device away from foreign memory; switch an IOMMU \
+         on (in the firmware, or for a guest in its machine), or accept that with pci:{0},noiommu=on, as root, which copies every byte of a file"
     )]
     NoIommuMode(PciAddress),
     /// The device has another driver than vfio-pci.
@@ -153,6 +153,11 @@ impl From<VfioError> for DmaError {
 pub struct Holders(pub Vec<(u32, String)>);
 
 impl Holders {
+    /// Whether nobody else has it open.
+    pub(crate) fn are_this_process(&self) -> bool {
+        self.0.iter().all(|(process, _)| *process == std::process::id())
+    }
+
     fn clause(&self) -> String {
         if self.0.is_empty() {
             return " by another process (as root, pagewire would name it)".into();

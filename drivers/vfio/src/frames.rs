@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
+use std::ptr::NonNull;
 
 use hal::memory::PAGE;
 
@@ -22,6 +23,12 @@ impl PageFrame {
     pub fn number(self) -> Option<u64> {
         let number = self.0 & ((1 << 55) - 1);
         (self.0 >> 63 & 1 == 1 && number != 0).then_some(number)
+    }
+
+    /// The frame with this number, in memory.
+    #[cfg(test)]
+    pub(crate) fn at(number: u64) -> Self {
+        Self(1 << 63 | number)
     }
 
     /// Whether it is a page of a file or of shared memory (bit 61), not an anonymous copy.
@@ -48,8 +55,13 @@ pub fn page_cache_frames(file: BorrowedFd<'_>, range: Range<u64>) -> io::Result<
 }
 
 pub(crate) fn frames_of(pages: &FilePages) -> io::Result<Vec<PageFrame>> {
-    let mut bytes = vec![0; pages.len() / PAGE * 8];
-    File::open("/proc/self/pagemap")?.read_exact_at(&mut bytes, pages.base().as_ptr() as u64 / PAGE as u64 * 8)?;
+    frames_at(pages.base(), pages.len())
+}
+
+/// The frames of `len` bytes at `base`, which is only looked up, never read.
+pub(crate) fn frames_at(base: NonNull<u8>, len: usize) -> io::Result<Vec<PageFrame>> {
+    let mut bytes = vec![0; len / PAGE * 8];
+    File::open("/proc/self/pagemap")?.read_exact_at(&mut bytes, base.as_ptr() as u64 / PAGE as u64 * 8)?;
     Ok(bytes.chunks_exact(8).map(|entry| PageFrame(u64::from_ne_bytes(entry.try_into().expect("chunks of 8")) & KNOWN)).collect())
 }
 

@@ -29,8 +29,8 @@ pub struct IommuInfo {
 
 /// An answer that contradicts itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the kernel's answer to VFIO_IOMMU_GET_INFO is malformed: {0}")]
-pub struct InfoError(&'static str);
+#[error("the kernel's answer is malformed: {0}")]
+pub struct InfoError(pub(crate) &'static str);
 
 impl IommuInfo {
     /// Reads the bytes that the ioctl has filled.
@@ -92,15 +92,15 @@ fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], InfoErro
     found.copied().ok_or(InfoError("it ends in the middle of a field"))
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Result<u16, InfoError> {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Result<u16, InfoError> {
     bytes_at(bytes, at).map(u16::from_ne_bytes)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Result<u32, InfoError> {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Result<u32, InfoError> {
     bytes_at(bytes, at).map(u32::from_ne_bytes)
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Result<u64, InfoError> {
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Result<u64, InfoError> {
     bytes_at(bytes, at).map(u64::from_ne_bytes)
 }
 

@@ -61,7 +61,7 @@ impl Interrupts {
     /// Enables the best kind that the device has, all vectors at once.
     pub(crate) fn enable(device: &Arc<OpenDevice>) -> io::Result<Self> {
         for kind in [InterruptKind::Msix, InterruptKind::Msi, InterruptKind::Intx] {
-            let count = device.vfio.get_irq_info(kind.index()).map_or(0, |info| info.count);
+            let count = device.handle.interrupts(kind.index());
             let mut wanted = if kind == InterruptKind::Msix { count.min(MOST_VECTORS) } else { count.min(1) };
             while wanted > 0 {
                 let vectors = (0..wanted).map(|_| {
@@ -70,8 +70,7 @@ impl Interrupts {
                 });
                 let vectors: Vec<Arc<Vector>> = vectors.collect::<io::Result<_>>()?;
                 let events: Vec<i32> = vectors.iter().map(|vector| vector.event.as_raw_fd()).collect();
-                let flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
-                match set(device, flags, kind.index(), 0, wanted, &events)? {
+                match signal_by(device, kind.index(), &events)? {
                     0 => return Ok(Self { kind, device: Arc::clone(device), vectors }),
                     // None was enabled; there are so many. (vfio-ioctls takes this for success.)
                     fewer => wanted = fewer.min(wanted - 1),
@@ -106,6 +105,12 @@ impl Drop for Interrupts {
         // A failure leaves the events with a device that is about to be closed, which ends them.
         let _ = set(&self.device, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER, self.kind.index(), 0, 0, &[]);
     }
+}
+
+/// Has the kernel signal these events for the interrupts of kind `index`, from the first on. Returns 0, or how many there are when there are
+/// fewer.
+pub(crate) fn signal_by(device: &OpenDevice, index: u32, events: &[i32]) -> io::Result<u32> {
+    set(device, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER, index, 0, events.len() as u32, events)
 }
 
 /// `VFIO_DEVICE_SET_IRQS`. Returns 0, or how many vectors there are when there are fewer than asked for.

@@ -3,8 +3,9 @@
 //! | room | holds |
 //! |---|---|
 //! | [`Sysfs`] (`listing`, `binding`, `interface`) | which NICs there are, whether they can be opened or why not, and handing them to vfio-pci and back |
-//! | [`PciDevice`] (`device`, `region`, `interrupt`) | a device: configuration space, BARs, interrupts, reset |
-//! | [`VfioSpace`] (`space`, `container`, `info`, `memlock`) | what the device can address |
+//! | [`PciDevice`] (`device`, `region`, `interrupt`, `withdrawal`) | a device: configuration space, BARs, interrupts, reset; the kernel asks for it back |
+//! | [`VfioSpace`] (`space`, `container`, `group`, `info`, `memlock`) | what the devices of a group can address |
+//! | `noiommu`, `physical` | devices without an IOMMU, for copied frames only |
 //! | `file_pages`, `frames` | a file's pages, and the proof that they are its own |
 //!
 //! Files are mapped `MAP_SHARED` and read-only, and pinned with `VFIO_DMA_MAP_FLAG_READ` alone. That is what works on page-cache pages
@@ -28,6 +29,8 @@ mod device;
 mod error;
 mod file_pages;
 mod frames;
+mod group;
+mod handle;
 mod info;
 mod interface;
 mod interrupt;
@@ -35,9 +38,12 @@ mod listing;
 #[cfg(test)]
 mod machine;
 mod memlock;
+mod noiommu;
+mod physical;
 mod region;
 mod space;
 mod sysfs;
+mod withdrawal;
 
 pub use address::{ParseAddressError, PciAddress};
 pub use binding::Rebound;

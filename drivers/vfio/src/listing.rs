@@ -36,6 +36,11 @@ impl Controller {
     pub fn usable(&self) -> bool {
         self.obstacle.is_none()
     }
+
+    /// Whether it can be opened with [`OpenOptions::no_iommu`](crate::OpenOptions::no_iommu) alone, for copied frames.
+    pub fn usable_without_iommu(&self) -> bool {
+        matches!(self.obstacle, Some(VfioError::NoIommuMode(_)))
+    }
 }
 
 /// Devices that the IOMMU cannot tell apart.
@@ -113,19 +118,21 @@ impl Sysfs {
         if !driver.is_some_and(is_vfio) {
             return Some(VfioError::NotBound { address, driver: driver.map(str::to_owned) });
         }
-        if group.without_iommu {
-            return Some(VfioError::NoIommuMode(address));
-        }
         let hindering = group.members.iter().filter(|member| member.address != address && member.hinders());
         let members: Vec<_> = hindering.map(|member| (member.address, member.driver.clone().unwrap_or_default())).collect();
         if !members.is_empty() {
             return Some(VfioError::NotViable { address, group: group.number, members });
         }
-        let files = [self.container(), self.group_device(group.number)];
-        files.into_iter().find_map(|path| self.unreachable(path, group.number)).or_else(|| {
-            let holders = self.holders(group.number);
-            (!holders.0.is_empty()).then_some(VfioError::Busy { address, holders })
-        })
+        let files = [self.container(), self.group_file(group)];
+        if let Some(error) = files.into_iter().find_map(|path| self.unreachable(path, group.number)) {
+            return Some(error);
+        }
+        let holders = self.holders(group);
+        if !holders.0.is_empty() {
+            return Some(VfioError::Busy { address, holders });
+        }
+        // The last one: with it alone, the device can be opened by who accepts it.
+        group.without_iommu.then_some(VfioError::NoIommuMode(address))
     }
 
     /// Why a file below /dev/vfio cannot be opened, as far as that shows without opening it.
@@ -169,7 +176,27 @@ impl Sysfs {
     }
 
     /// Why there are no IOMMU groups.
-    fn iommu_remedy(&self) -> String {
+    pub(crate) fn iommu_remedy(&self) -> String {
+        format!("{}; {}", self.iommu_option(), self.no_iommu_option())
+    }
+
+    /// The second best: VFIO without an IOMMU, which only copies.
+    fn no_iommu_option(&self) -> &'static str {
+        match (self.no_iommu_mode(), self.has_vfio()) {
+            (Some(true), _) => {
+                "VFIO's mode without an IOMMU is on: `pagewire bind` takes the device then, and pci:ADDRESS,noiommu=on opens it, as root, for \
+                 copied frames only"
+            }
+            (None, true) => "this kernel's VFIO has no mode without an IOMMU either (CONFIG_VFIO_NOIOMMU)",
+            _ => {
+                "or, without any protection from the device, as root and for copied frames only: `modprobe vfio \
+                 enable_unsafe_noiommu_mode=1` (or 1 into /sys/module/vfio/parameters/enable_unsafe_noiommu_mode), then `pagewire bind`, and \
+                 pci:ADDRESS,noiommu=on"
+            }
+        }
+    }
+
+    fn iommu_option(&self) -> String {
         if names(&self.sys.join("class/iommu")).next().is_some() {
             return "this machine has one, but the device is on a bus that it does not reach; move it to another slot".into();
         }
@@ -187,8 +214,8 @@ impl Sysfs {
     }
 
     /// The processes that have a group open, as far as this process may see them.
-    pub(crate) fn holders(&self, group: u32) -> Holders {
-        let path = self.group_device(group);
+    pub(crate) fn holders(&self, group: &Group) -> Holders {
+        let path = self.group_file(group);
         let processes = names(&self.proc).filter_map(|name| name.parse::<u32>().ok());
         let holding = processes.filter(|process| {
             let descriptors = self.proc.join(process.to_string()).join("fd");
@@ -315,10 +342,30 @@ mod tests {
     }
 
     #[test]
-    fn the_mode_without_an_iommu_is_refused() {
+    fn the_mode_without_an_iommu_is_the_last_obstacle_and_says_how_to_accept_it() {
         let machine = bound();
         machine.write("sys/kernel/iommu_groups/7/name", "vfio-noiommu\n");
-        assert!(obstacle(&machine).contains("no-IOMMU mode"));
+        assert!(obstacle(&machine).contains("dev/vfio/noiommu-7 does not exist"), "{}", obstacle(&machine));
+        machine.write("dev/vfio/noiommu-7", "");
+        let text = obstacle(&machine);
+        assert!(text.contains("no-IOMMU mode") && text.contains("pci:0000:00:03.0,noiommu=on"), "{text}");
+        let controller = machine.sysfs.controller(NIC.parse().unwrap()).unwrap();
+        assert!(!controller.usable() && controller.usable_without_iommu());
+        machine.process(42, "pagewire", "dev/vfio/noiommu-7");
+        assert!(obstacle(&machine).contains("in use by pagewire (process 42)"));
+    }
+
+    #[test]
+    fn without_an_iommu_the_second_best_is_named_as_far_as_the_kernel_has_it() {
+        let machine = Machine::new();
+        machine.nic(NIC, Some("e1000"), None);
+        assert!(obstacle(&machine).contains("or, without any protection") && obstacle(&machine).contains("enable_unsafe_noiommu_mode=1"));
+        machine.write("sys/module/vfio/refcnt", "0\n");
+        assert!(obstacle(&machine).ends_with("has no mode without an IOMMU either (CONFIG_VFIO_NOIOMMU)"), "{}", obstacle(&machine));
+        machine.write("sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "N\n");
+        assert!(obstacle(&machine).contains("enable_unsafe_noiommu_mode=1"));
+        machine.write("sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "Y\n");
+        assert!(obstacle(&machine).contains("is on: `pagewire bind` takes the device then"));
     }
 
     #[test]

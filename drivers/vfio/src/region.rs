@@ -3,34 +3,28 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use hal::memory::PAGE;
 use hal::registers::{RegisterIo, Width};
 use hal::{RegisterError, Registers};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use vfio_bindings::bindings::vfio::{VFIO_PCI_CONFIG_REGION_INDEX, VFIO_REGION_INFO_FLAG_MMAP};
-use vfio_ioctls::{VfioDevice, VfioRegionInfoCap};
 use volatile::VolatilePtr;
 
-/// An open device; closed when the last of its registers and interrupts is dropped.
-///
-/// vfio-ioctls opens it and knows its regions. Its reads, writes, interrupts and reset are not used: they log errors or drop the system's
-/// answer, and a driver has to know. Its drop panics when the device's directory in /sys is gone; the kernel keeps that until the device
-/// is closed.
-pub(crate) struct OpenDevice {
-    pub(crate) vfio: VfioDevice,
-    /// Tells the space, before the maps go.
-    pub(crate) closed: Arc<AtomicBool>,
-}
+use crate::group::Claim;
+use crate::handle::{DeviceHandle, RegionLayout};
 
-impl Drop for OpenDevice {
-    fn drop(&mut self) {
-        self.closed.store(true, Ordering::Release);
-    }
+/// An open device; closed when the last of its registers and interrupts is dropped.
+pub(crate) struct OpenDevice {
+    /// First: the space learns that the device is closed before the maps go. `None` without an IOMMU.
+    _claim: Option<Claim>,
+    pub(crate) handle: DeviceHandle,
+    /// The device's descriptor once more, closed when everything else is. The kernel keeps a device that is to be removed as long as that, so
+    /// that vfio-ioctls still finds its directory in /sys, without which its drop panics.
+    _last: Option<OwnedFd>,
 }
 
 /// A part of the device's descriptor.
@@ -44,21 +38,21 @@ pub(crate) struct Region {
 }
 
 impl OpenDevice {
+    pub(crate) fn new(claim: Option<Claim>, handle: DeviceHandle) -> Arc<Self> {
+        // Without another descriptor to be had, it is closed in the usual order.
+        let last = handle.fd().try_clone_to_owned().ok();
+        Arc::new(Self { _claim: claim, handle, _last: last })
+    }
+
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open as long as `vfio`, which outlives the borrow.
-        unsafe { BorrowedFd::borrow_raw(self.vfio.as_raw_fd()) }
+        self.handle.fd()
     }
 
     /// Region `index`; `None` when the device does not have it.
     pub(crate) fn region(&self, index: u32) -> Option<Region> {
-        let len = self.vfio.get_region_size(index);
-        let areas = self.vfio.get_region_caps(index).into_iter().find_map(|capability| match capability {
-            VfioRegionInfoCap::SparseMmap(sparse) => Some(sparse.areas.iter().map(|area| (area.offset, area.size)).collect()),
-            _ => None,
-        });
-        let may_be_mapped = self.vfio.get_region_flags(index) & VFIO_REGION_INFO_FLAG_MMAP != 0;
-        let mappable = if may_be_mapped { mappable(len, areas) } else { Vec::new() };
-        (len != 0).then(|| Region { start: self.vfio.get_region_offset(index), len, mappable })
+        let RegionLayout { start, len, flags, areas } = self.handle.region(index);
+        let mappable = if flags & VFIO_REGION_INFO_FLAG_MMAP != 0 { mappable(len, areas) } else { Vec::new() };
+        (len != 0).then_some(Region { start, len, mappable })
     }
 
     /// Configuration space.

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 use hal::memory::HUGE_PAGE;
 use hal::progress::ProgressBoard;
@@ -16,6 +15,7 @@ use hal::{Access, DmaError, DmaLimits, DmaSpace, Mapping, SharedMemory};
 use crate::container::Container;
 use crate::file_pages::FilePages;
 use crate::frames::{PageFrame, frames_of};
+use crate::group::OpenGroup;
 use crate::info::IommuInfo;
 use crate::memlock::Memlock;
 use hal::iova::{AddressWidth, Alignment, IovaAllocator};
@@ -23,7 +23,7 @@ use hal::iova::{AddressWidth, Alignment, IovaAllocator};
 /// What a container takes where the kernel does not say how many maps are left (`dma_entry_limit` of vfio_iommu_type1).
 const MOST_MAPS: u32 = 65_535;
 
-/// An IOMMU table of the kernel's VFIO, for one device.
+/// An IOMMU table of the kernel's VFIO, for the devices of one group that this process has open.
 ///
 /// Files are mapped read-only for the device, so no device and no driver's error can change a file through it.
 pub struct VfioSpace {
@@ -32,8 +32,8 @@ pub struct VfioSpace {
     width: AddressWidth,
     domain: Domain,
     queues: ProgressBoard,
-    /// The device is closed, and the kernel has taken all maps back with it.
-    closed: Arc<AtomicBool>,
+    /// The devices that use it. When all are closed, the kernel has taken all maps back with them.
+    group: Weak<OpenGroup>,
     state: Mutex<State>,
 }
 
@@ -52,11 +52,11 @@ struct Map {
 }
 
 impl VfioSpace {
-    pub(crate) fn new(container: Container, width: AddressWidth, closed: Arc<AtomicBool>) -> io::Result<Self> {
+    pub(crate) fn new(container: Container, width: AddressWidth, group: Weak<OpenGroup>) -> io::Result<Self> {
         let info = container.info()?;
         let addresses = IovaAllocator::new(&info.usable(), info.granule(), width);
         let state = Mutex::new(State { addresses, maps: HashMap::new() });
-        Ok(Self { container, info, width, domain: Domain::new(), queues: ProgressBoard::new(), closed, state })
+        Ok(Self { container, info, width, domain: Domain::new(), queues: ProgressBoard::new(), group, state })
     }
 
     /// How many bits of an address the device drives.
@@ -124,8 +124,12 @@ impl VfioSpace {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_closed(&self) -> bool {
+        self.group.strong_count() == 0
+    }
+
     fn check_open(&self) -> Result<(), DmaError> {
-        if self.closed.load(Ordering::Acquire) { Err(DmaError::Unsupported("the device is closed".into())) } else { Ok(()) }
+        if self.is_closed() { Err(DmaError::Unsupported("the device is closed".into())) } else { Ok(()) }
     }
 
     /// Finds bus addresses for `len` bytes and has `map` map them, without the lock: it may wait for a disk.
@@ -158,7 +162,7 @@ impl VfioSpace {
     /// Takes a map from the device. What is left of it, when the kernel cannot, has to stay as it is.
     fn unmap_at(&self, iova: u64, map: &Map) -> io::Result<()> {
         match self.container.unmap(iova, map.len) {
-            Err(error) if !self.closed.load(Ordering::Acquire) => Err(error),
+            Err(error) if !self.is_closed() => Err(error),
             _ => Ok(()),
         }
     }

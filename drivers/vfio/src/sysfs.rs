@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::address::PciAddress;
 use crate::interface::{self, InterfaceAddress};
+use crate::listing::Group;
 
 /// A kernel's file systems. Tests make a tree of their own.
 #[derive(Debug, Clone)]
@@ -100,8 +101,20 @@ impl Sysfs {
         self.dev.join("vfio/vfio")
     }
 
-    pub(crate) fn group_device(&self, group: u32) -> PathBuf {
-        self.dev.join("vfio").join(group.to_string())
+    /// The file that opens a group.
+    pub(crate) fn group_file(&self, group: &Group) -> PathBuf {
+        let name = if group.without_iommu { format!("noiommu-{}", group.number) } else { group.number.to_string() };
+        self.dev.join("vfio").join(name)
+    }
+
+    /// Whether VFIO's mode without an IOMMU is on; `None` when the running vfio has no such mode, or is not loaded.
+    pub(crate) fn no_iommu_mode(&self) -> Option<bool> {
+        text(&self.sys.join("module/vfio/parameters/enable_unsafe_noiommu_mode")).map(|value| matches!(value.as_str(), "Y" | "1"))
+    }
+
+    /// Whether the module vfio is there.
+    pub(crate) fn has_vfio(&self) -> bool {
+        self.sys.join("module/vfio").exists()
     }
 }
 

@@ -11,8 +11,8 @@ use crate::rig::{Model, VirtioOptions};
 
 /// The slot of the first NIC on the root bus; each further one has the next.
 pub(crate) const FIRST_SLOT: usize = 2;
-/// How many NICs fit below the slots of the disk, the port for standard input and the chip set.
-pub(crate) const MAX_NICS: usize = DISK_SLOT - FIRST_SLOT;
+/// How many NICs fit below the slots of the bridge, the disk, the port for standard input and the chip set.
+pub(crate) const MAX_NICS: usize = BRIDGE_SLOT - FIRST_SLOT;
 const DISK_SLOT: usize = 0x1d;
 const STDIN_SLOT: usize = 0x1e;
 
@@ -25,8 +25,11 @@ pub(crate) const QMP: &str = "qmp";
 
 /// `quiet` keeps the console for errors; /dev/kmsg has everything. On a busy host the emulated timer is late: the kernel then calibrates
 /// the processor's clock slowly, and finds that "timer doesn't work", which is a panic. The self-tests of ciphers take half a second.
-const KERNEL_ARGUMENTS: &str =
-    "console=ttyS0 quiet panic=-1 intel_iommu=on iommu=nopt log_buf_len=1M tsc=reliable no_timer_check cryptomgr.notests";
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 log_buf_len=1M tsc=reliable no_timer_check cryptomgr.notests";
+const WITH_IOMMU: &str = " intel_iommu=on iommu=nopt";
+/// The slot of the bridge that NICs may be behind, and its secondary bus: the only one that the firmware finds.
+const BRIDGE_SLOT: usize = 0x1c;
+const BEHIND_BRIDGE: u8 = 1;
 
 /// A NIC and its netdev.
 pub(crate) struct Nic {
@@ -49,6 +52,9 @@ pub(crate) struct Machine<'c> {
     pub(crate) memory_mib: u32,
     pub(crate) icount: bool,
     pub(crate) stdin: bool,
+    pub(crate) iommu: bool,
+    /// The NICs are behind one conventional PCI bridge.
+    pub(crate) bridge: bool,
     pub(crate) nics: &'c [Nic],
 }
 
@@ -65,8 +71,12 @@ impl Machine<'_> {
         }
         // Interrupt remapping needs the split irqchip.
         command.args(["-machine", "q35,kernel-irqchip=split"]).arg("-m").arg(format!("{}M", self.memory_mib));
-        command.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
-        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs).args(["-append", KERNEL_ARGUMENTS]);
+        let mut arguments = KERNEL_ARGUMENTS.to_owned();
+        if self.iommu {
+            command.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
+            arguments.push_str(WITH_IOMMU);
+        }
+        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs).arg("-append").arg(arguments);
         command.arg("-qmp").arg(option("unix:", self.sockets.join(QMP)));
         for (index, (name, interrupt)) in SERIAL_PORTS.into_iter().enumerate() {
             command.arg("-chardev").arg(self.chardev(name));
@@ -81,8 +91,11 @@ impl Machine<'_> {
         // Nobody wants the disk after a crash.
         command.arg("-drive").arg(option("if=none,id=disk,format=raw,cache=unsafe,file=", self.disk));
         command.arg("-device").arg(format!("virtio-blk-pci,drive=disk,addr={DISK_SLOT:#x},disable-legacy=on"));
+        if self.bridge {
+            command.arg("-device").arg(format!("i82801b11-bridge,id=bridge,addr={BRIDGE_SLOT:#x}"));
+        }
         for (index, nic) in self.nics.iter().enumerate() {
-            nic.add_to(&mut command, index);
+            nic.add_to(&mut command, index, self);
         }
         command
     }
@@ -93,10 +106,15 @@ impl Machine<'_> {
 }
 
 impl Nic {
-    fn add_to(&self, command: &mut Command, index: usize) {
+    fn add_to(&self, command: &mut Command, index: usize, machine: &Machine<'_>) {
         let id = format!("n{index}");
         command.arg("-netdev").arg(self.netdev.option(&id));
-        let mut device = format!("{},netdev={id},addr={:#x},romfile=", self.model.device_option(&self.virtio), FIRST_SLOT + index);
+        // Without an IOMMU there is nothing that a virtio device could go past.
+        let virtio = if machine.iommu { self.virtio.clone().behind_iommu() } else { self.virtio.clone() };
+        let mut device = format!("{},netdev={id},addr={:#x},romfile=", self.model.device_option(&virtio), FIRST_SLOT + index);
+        if machine.bridge {
+            device.push_str(",bus=bridge");
+        }
         if let Some(mac) = self.mac {
             device.push_str(&format!(",mac={mac}"));
         }
@@ -108,8 +126,8 @@ impl Nic {
 }
 
 /// The guest's address of NIC `index`.
-pub(crate) fn address(index: usize) -> String {
-    format!("0000:00:{:02x}.0", FIRST_SLOT + index)
+pub(crate) fn address(index: usize, bridge: bool) -> String {
+    format!("0000:{:02x}:{:02x}.0", if bridge { BEHIND_BRIDGE } else { 0 }, FIRST_SLOT + index)
 }
 
 #[cfg(test)]
@@ -117,6 +135,10 @@ mod tests {
     use super::*;
 
     fn line(nics: &[Nic], stdin: bool) -> String {
+        line_of(nics, stdin, true, false)
+    }
+
+    fn line_of(nics: &[Nic], stdin: bool, iommu: bool, bridge: bool) -> String {
         let path = Path::new("/x,y");
         let machine = Machine {
             qemu: path,
@@ -128,6 +150,8 @@ mod tests {
             memory_mib: 512,
             icount: false,
             stdin,
+            iommu,
+            bridge,
             nics,
         };
         let command = machine.command();
@@ -136,12 +160,24 @@ mod tests {
 
     #[test]
     fn nics_are_at_2_and_3_and_behind_the_iommu() {
-        let nic =
-            |model| Nic { model, virtio: VirtioOptions::default().behind_iommu(), netdev: Netdev::User(Vec::new()), mac: None, pcap: None };
+        let nic = |model| Nic { model, virtio: VirtioOptions::default(), netdev: Netdev::User(Vec::new()), mac: None, pcap: None };
         let line = line(&[nic(Model::E1000), nic(Model::VirtioNet)], false);
         assert!(line.contains("-device e1000,netdev=n0,addr=0x2,romfile= "), "{line}");
         assert!(line.contains(",iommu_platform=on,netdev=n1,addr=0x3,romfile= "), "{line}");
-        assert_eq!([address(0), address(1)], ["0000:00:02.0", "0000:00:03.0"]);
+        assert_eq!([address(0, false), address(1, false)], ["0000:00:02.0", "0000:00:03.0"]);
+    }
+
+    #[test]
+    fn nics_are_behind_a_bridge_or_without_an_iommu_when_that_is_asked_for() {
+        let nic = |model| Nic { model, virtio: VirtioOptions::default(), netdev: Netdev::User(Vec::new()), mac: None, pcap: None };
+        let bridged = line_of(&[nic(Model::E1000), nic(Model::E1000)], false, true, true);
+        assert!(
+            bridged.contains("i82801b11-bridge,id=bridge,addr=0x1c ") && bridged.contains("addr=0x3,romfile=,bus=bridge "),
+            "{bridged}"
+        );
+        assert_eq!(address(1, true), "0000:01:03.0");
+        let without = line_of(&[nic(Model::VirtioNet)], false, false, false);
+        assert!(!without.contains("iommu"), "{without}");
     }
 
     #[test]

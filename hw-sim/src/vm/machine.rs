@@ -39,7 +39,9 @@ pub(crate) fn run(config: VmConfig, streams: &mut Streams<'_>, stop: &AtomicBool
     let busybox = Busybox::find()?;
     let stdin = streams.stdin.is_some();
 
-    let addresses: Vec<String> = (0..config.nics.len()).map(command_line::address).collect();
+    // Without an IOMMU vfio-pci does not take them.
+    let bound = if config.iommu { config.nics.len() } else { 0 };
+    let addresses: Vec<String> = (0..bound).map(|index| command_line::address(index, config.bridge)).collect();
     let initramfs = Unnamed::new()?;
     Contents {
         busybox: &busybox.path,
@@ -81,6 +83,8 @@ pub(crate) fn run(config: VmConfig, streams: &mut Streams<'_>, stop: &AtomicBool
         memory_mib: config.memory_mib,
         icount: config.icount,
         stdin,
+        iommu: config.iommu,
+        bridge: config.bridge,
         nics: &nics,
     }
     .command();

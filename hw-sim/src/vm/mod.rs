@@ -92,6 +92,10 @@ pub struct VmConfig {
     pub nics: Vec<VmNic>,
     /// The kernel; Debian's unless set.
     pub kernel: Kernel,
+    /// Whether there is an IOMMU; true unless set. Without one the NICs are left without a driver.
+    pub iommu: bool,
+    /// The NICs are behind one conventional PCI bridge, at 0000:01:02.0 and so on: the IOMMU cannot tell them apart, so they are one group.
+    pub bridge: bool,
     /// The guest's clock counts instructions: time differences in it are instruction counts, the same on every run.
     pub icount: bool,
     /// The guest's memory, in MiB; 512 unless set.
@@ -113,6 +117,8 @@ impl VmConfig {
             command: command.into_iter().map(Into::into).collect(),
             nics: Vec::new(),
             kernel: Kernel::default(),
+            iommu: true,
+            bridge: false,
             icount: false,
             memory_mib: 512,
             shares: Vec::new(),

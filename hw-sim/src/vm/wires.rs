@@ -62,7 +62,7 @@ impl Plugs {
                 }
                 WireConfig::Local(end) => plug(end, None)?,
             };
-            options.push(Nic { model, virtio: virtio.behind_iommu(), netdev, mac, pcap });
+            options.push(Nic { model, virtio, netdev, mac, pcap });
         }
         Ok((Self(plugs), options))
     }
