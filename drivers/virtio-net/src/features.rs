@@ -152,9 +152,7 @@ static TABLE: &[Row] = &[
         Features::CSUM,
         "VIRTIO_NET_F_CSUM",
         NONE,
-        Want::When(|config| {
-            offload(config, OffloadFlags::UDP_CHECKSUM.union(OffloadFlags::TCP_CHECKSUM).union(OffloadFlags::CUTTING))
-        }),
+        Want::When(|config| offload(config, OffloadFlags::UDP_CHECKSUM.union(OffloadFlags::TCP_CHECKSUM).union(OffloadFlags::CUTTING))),
         "the device fills UDP and TCP checksums",
     ),
     row(
@@ -164,7 +162,13 @@ static TABLE: &[Row] = &[
         Want::When(|config| unless(config.rx_checksum, "the configuration wants every checksum on the wire (rx_checksum)")),
         "the device says which checksums are good",
     ),
-    row(Features::CTRL_GUEST_OFFLOADS, "VIRTIO_NET_F_CTRL_GUEST_OFFLOADS", CONTROL, Want::Yes, "receive offloads can be changed at run time"),
+    row(
+        Features::CTRL_GUEST_OFFLOADS,
+        "VIRTIO_NET_F_CTRL_GUEST_OFFLOADS",
+        CONTROL,
+        Want::Yes,
+        "receive offloads can be changed at run time",
+    ),
     row(Features::MTU, "VIRTIO_NET_F_MTU", NONE, Want::Yes, "the device says the largest packet"),
     row(Features::MAC, "VIRTIO_NET_F_MAC", NONE, Want::Yes, "the device has a station address"),
     row(
@@ -203,7 +207,13 @@ static TABLE: &[Row] = &[
     row(Features::STATUS, "VIRTIO_NET_F_STATUS", NONE, Want::Yes, "the device says the state of the link"),
     row(Features::CTRL_VQ, "VIRTIO_NET_F_CTRL_VQ", NONE, Want::Yes, "the device takes commands"),
     row(Features::CTRL_RX, "VIRTIO_NET_F_CTRL_RX", CONTROL, Want::Yes, "promiscuous, all-multicast"),
-    row(Features::CTRL_VLAN, "VIRTIO_NET_F_CTRL_VLAN", CONTROL, Want::Yes, "VLANs are filtered"),
+    row(
+        Features::CTRL_VLAN,
+        "VIRTIO_NET_F_CTRL_VLAN",
+        CONTROL,
+        Want::When(|config| unless(!config.filter.vlans.is_empty(), "the filter has no VLANs, and the device would let none through")),
+        "VLANs are filtered",
+    ),
     row(Features::CTRL_RX_EXTRA, "VIRTIO_NET_F_CTRL_RX_EXTRA", CONTROL, Want::Yes, "no broadcast, and other modes"),
     row(
         Features::GUEST_ANNOUNCE,
