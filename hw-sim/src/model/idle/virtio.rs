@@ -233,7 +233,7 @@ mod tests {
         // A list of two, and one; the ring has four.
         let mut position = 0;
         for lap in 0..4_u16 {
-            let mark = |position: usize| if position / 4 % 2 == 0 { AVAIL } else { USED };
+            let mark = |position: usize| if (position / 4).is_multiple_of(2) { AVAIL } else { USED };
             for (number, (flags, id)) in [(NEXT, 9), (0, lap), (0, 100 + lap)].into_iter().enumerate() {
                 let at = position + number;
                 memory.write(at % 4 * 16 + 12, id);
