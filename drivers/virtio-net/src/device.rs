@@ -25,6 +25,9 @@ mod offset {
     pub const HASH_TYPES: u32 = 20;
 }
 
+/// Of a device that is gone it reads all ones.
+const STATUS_REGISTER: &str = "device status";
+
 /// Bits of the configuration's status.
 const LINK_UP: u16 = 1;
 const ANNOUNCE: u16 = 2;
@@ -76,7 +79,10 @@ fn agree(transport: &mut dyn VirtioTransport, config: &VirtioNetConfig) -> Resul
         transport.set_driver_features(negotiated.accepted().bits())?;
         status |= DeviceStatus::FEATURES_OK;
         transport.set_status(status)?;
-        if transport.status()?.contains(DeviceStatus::FEATURES_OK) {
+        let taken = transport.status()?;
+        if taken.bits() == u8::MAX {
+            Err(NicError::Vanished { register: STATUS_REGISTER })
+        } else if taken.contains(DeviceStatus::FEATURES_OK) {
             Ok(negotiated)
         } else {
             let names: Vec<&str> = negotiated.report(config).iter().filter(|row| row.accepted).map(|row| row.name).collect();
@@ -131,7 +137,7 @@ impl SharedDevice {
     pub fn health(&self) -> Result<Health, NicError> {
         let status = self.lock().status()?;
         if status.bits() == u8::MAX {
-            return Err(NicError::Vanished { register: "device status" });
+            return Err(NicError::Vanished { register: STATUS_REGISTER });
         }
         if status.contains(DeviceStatus::NEEDS_RESET) {
             return Err(NicError::NeedsReset);

@@ -96,7 +96,8 @@ impl Ring for SplitRing {
     fn new(space: &Arc<dyn DmaSpace>, name: &str, config: RingConfig) -> Result<Self, DmaError> {
         let size = usize::from(config.size);
         let driver_area = 16 * size;
-        let device_area = (driver_area + 6 + 2 * size).next_multiple_of(LINE);
+        // Entries of the used ring lie behind two words; so they begin with a line, and are read in one access.
+        let device_area = (driver_area + 6 + 2 * size).next_multiple_of(LINE) + LINE - 4;
         let memory = Arc::new(DmaMemory::new(space, name, device_area + 6 + 8 * size)?);
         let mut this = Self {
             descriptors: Table::new(&memory, 0, size),
