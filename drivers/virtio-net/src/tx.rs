@@ -88,7 +88,13 @@ struct Usual {
 struct Watch {
     completed: u64,
     since: Option<Duration>,
+    /// The doorbell was rung since.
+    nudged: bool,
 }
+
+/// How long a queue stands still before its doorbell is rung whether the device asked for it or not. QEMU loses a wake-up now and then: after a
+/// wire that was full (`virtio_net_tx_complete`) it names a descriptor that it then takes without being told, and no later one.
+const NUDGE: Duration = Duration::from_millis(10);
 
 /// What changes while a burst is written.
 #[derive(Clone, Copy)]
@@ -337,11 +343,17 @@ impl<R: Ring> TxQueue for Tx<R> {
             Some(since) if self.watch.completed == self.completed && self.posted > self.completed => since,
             _ => {
                 // An idle queue does not stand still: its time begins when something is posted.
-                self.watch = Watch { completed: self.completed, since: (self.posted > self.completed).then_some(now) };
+                let since = (self.posted > self.completed).then_some(now);
+                self.watch = Watch { completed: self.completed, since, nudged: false };
                 return Ok(());
             }
         };
         let stood = now.saturating_sub(since);
+        if stood >= NUDGE && !self.watch.nudged {
+            self.watch.nudged = true;
+            self.counters.doorbells += 1;
+            self.queue.ring()?;
+        }
         if stood < HANG {
             return Ok(());
         }
