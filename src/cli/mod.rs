@@ -3,6 +3,7 @@
 mod bench;
 mod bind;
 mod demo;
+mod details;
 mod nics;
 mod progress;
 mod receive;

@@ -1,13 +1,17 @@
 //! From an address, as users write it, to a started NIC.
 
 mod address;
+mod driver;
+mod grammar;
 
-use e1000::{E1000, E1000Config};
-use hal::{BusDevice, Nic, NicError, OffloadFlags};
+use hal::{BusDevice, Nic, NicError};
 use hw_sim::rig::{Rig, RigError};
 use vfio::{PciDevice, VfioError};
 
-pub use address::{BusAddress, DeviceAddress, DriverOptions, ParseDeviceError, SimulatedAddress, SimulatedNic};
+pub use address::{BusAddress, DeviceAddress, SimulatedAddress, SimulatedNic};
+pub use driver::DriverOptions;
+use driver::{DRIVEN, Driver};
+pub use grammar::ParseDeviceError;
 
 /// An opened NIC.
 pub struct Device {
@@ -43,7 +47,7 @@ pub enum OpenError {
     #[error("{0}")]
     Nic(#[from] NicError),
     /// No driver is for such a device.
-    #[error("{address} is a {identity}, for which there is no driver yet (there is one for the Intel 82540EM, 8086:100e)")]
+    #[error("{address} is a {identity}, for which there is no driver yet (there are for {DRIVEN})")]
     NoDriver {
         /// the device's address
         address: String,
@@ -66,41 +70,25 @@ pub fn open(address: &DeviceAddress, options: OpenOptions) -> Result<Device, Ope
     match &address.bus {
         BusAddress::Simulated(simulated) => {
             let rig = Rig::start(simulated.rig())?;
-            Ok(Device { nic: start(rig.device()?, address.driver, options)?, rig: Some(rig) })
+            Ok(Device { nic: start(rig.device()?, false, address.driver, options)?, rig: Some(rig) })
         }
         BusAddress::Pci(address_on_bus) => {
-            Ok(Device { nic: start(Box::new(PciDevice::open(*address_on_bus)?), address.driver, options)?, rig: None })
+            Ok(Device { nic: start(Box::new(PciDevice::open(*address_on_bus)?), true, address.driver, options)?, rig: None })
         }
     }
 }
 
 /// Whether there is a driver for such a device.
 pub fn has_driver(identity: hal::PciIdentity) -> bool {
-    E1000::drives(identity)
+    Driver::of(identity).is_some()
 }
 
-/// Starts a device with the driver that is for it.
+/// Starts a device with the driver that is for it. `iommu`: its addresses go through an IOMMU, as VFIO's do.
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn start(device: Box<dyn BusDevice>, driver: DriverOptions, options: OpenOptions) -> Result<Box<dyn Nic>, OpenError> {
+pub fn start(device: Box<dyn BusDevice>, iommu: bool, driver: DriverOptions, options: OpenOptions) -> Result<Box<dyn Nic>, OpenError> {
     let identity = device.identity();
-    if !has_driver(identity) {
-        return Err(OpenError::NoDriver { address: device.address().to_owned(), identity });
-    }
-    let mut offloads = OffloadFlags::all();
-    if !driver.checksum {
-        // Segmentation needs the checksum.
-        offloads &= OffloadFlags::VLAN_TAG;
-    }
-    let default = E1000Config::default();
-    let config = E1000Config {
-        mtu: options.mtu,
-        tx_descriptors: driver.tx_ring.unwrap_or(default.tx_descriptors),
-        rx_descriptors: driver.rx_ring.unwrap_or(default.rx_descriptors),
-        offloads,
-        gather: driver.gather,
-        ..default
-    };
-    Ok(Box::new(E1000::start(device, config)?))
+    let found = Driver::of(identity).ok_or_else(|| OpenError::NoDriver { address: device.address().to_owned(), identity })?;
+    Ok(found.start(device, iommu, driver, options)?)
 }
