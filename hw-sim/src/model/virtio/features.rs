@@ -70,7 +70,7 @@ impl Features {
         .union(Self::HOST_USO)
         .union(Self::GUEST_HDRLEN)
         .union(Self::GUEST_CSUM)
-        .union(Self::LARGE_RECEIVE)
+        .union(Self::LARGE_RECEIVE.difference(Self::GUEST_UFO))
         .union(Self::CTRL_GUEST_OFFLOADS)
         .union(Self::MRG_RXBUF)
         .union(Self::MAC)
