@@ -142,7 +142,7 @@ impl SharedDevice {
         if status.contains(DeviceStatus::NEEDS_RESET) {
             return Err(NicError::NeedsReset);
         }
-        Ok(Health { link_up: self.link()?.up })
+        Ok(Health { link_up: self.link_status()? & LINK_UP != 0 })
     }
 
     fn read<const N: usize>(&self, offset: u32) -> Result<[u8; N], NicError> {
@@ -155,9 +155,14 @@ impl SharedDevice {
         Ok(u16::from_le_bytes(self.read(offset)?))
     }
 
-    /// The link; up where the device does not say.
+    /// The bits of the link; up where the device does not say.
+    fn link_status(&self) -> Result<u16, NicError> {
+        if self.has(Features::STATUS) { self.read_u16(offset::STATUS) } else { Ok(LINK_UP) }
+    }
+
+    /// The link, and how fast it is.
     pub fn link(&self) -> Result<LinkState, NicError> {
-        let status = if self.has(Features::STATUS) { self.read_u16(offset::STATUS)? } else { LINK_UP };
+        let status = self.link_status()?;
         let (mut speed, mut full_duplex) = (0, true);
         if self.has(Features::SPEED_DUPLEX) {
             // Anything beyond 31 bits is "unknown", as is any other duplex than 0 and 1.

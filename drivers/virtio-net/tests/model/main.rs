@@ -5,12 +5,12 @@ mod bench;
 #[path = "../../../e1000/tests/headers/mod.rs"]
 mod headers;
 
-
-
-
-
-
+mod control;
+mod fault;
+mod notify;
+mod offload;
+mod random;
 mod receive;
-
-
+mod reset;
+mod start;
 mod transmit;

@@ -22,7 +22,8 @@ fn packets_arrive_as_they_are_around_many_laps() {
     each(|features| {
         let mut bench = Bench::with(features, VirtioNetConfig { rx_descriptors: 16, ..VirtioNetConfig::default() });
         for round in 0..60_u32 {
-            let wanted: Vec<Vec<u8>> = (0..1 + round % 16).map(|number| plain(STATION, number, 60 + (round as usize * 31) % 1400)).collect();
+            let wanted: Vec<Vec<u8>> =
+                (0..1 + round % 16).map(|number| plain(STATION, number, 60 + (round as usize * 31) % 1400)).collect();
             assert_eq!(bench.nic.rx(0).refill(&mut bench.pool).unwrap(), if round == 0 { 16 } else { 1 + (round as usize - 1) % 16 });
             wanted.iter().for_each(|frame| assert_eq!(bench.model.receive(frame), Received::Delivered));
             assert!(bench.received() == wanted, "round {round}");

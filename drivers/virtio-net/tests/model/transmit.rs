@@ -115,7 +115,8 @@ fn buffers_of_several_pools_are_gathered() {
 fn what_comes_back_in_any_order_is_waited_for() {
     for packed in [Features::empty(), Features::RING_PACKED] {
         for missing in [Features::empty(), Features::INDIRECT_DESC] {
-            let mut bench = Bench::with(Features::USUAL - missing | packed, VirtioNetConfig { tx_descriptors: 32, ..VirtioNetConfig::default() });
+            let mut bench =
+                Bench::with((Features::USUAL - missing) | packed, VirtioNetConfig { tx_descriptors: 32, ..VirtioNetConfig::default() });
             let window = Window::new(bench.nic.space(), 4096);
             bench.model.set_reversed(true);
             for round in 0..40 {
