@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hal::nic::RxCounters;
 use hal::pool::PoolMapping;
-use hal::receive::RxFlags;
+use hal::receive::{About, RxFlags};
 use hal::registers::Width;
 use hal::{AddressMap, Buffer, DescriptorRing, DmaSpace, Doorbell, NicError, Pool, Registers, RxBurst, RxQueue, barrier};
 
@@ -182,7 +182,8 @@ impl RxQueue for RxRing {
             if complete {
                 self.counters.packets += 1;
                 self.counters.bytes += self.packet_bytes as u64;
-                burst.push(self.packet.drain(..), flags(received), received.vlan_tag);
+                let about = About { flags: flags(received), vlan_tag: received.vlan_tag, ..About::default() };
+                burst.push(self.packet.drain(..), about);
                 self.packet_bytes = 0;
                 count += 1;
             }
