@@ -110,6 +110,8 @@ pub struct Connection {
     duplicates: u64,
     /// Whether the congestion window is what held back data, when there was something to send last.
     limited: bool,
+    /// Whether the last poll sent data, and this one goes on.
+    filling: bool,
 
     /// What is received, in positions.
     received: ReceiveBuffer,
@@ -201,6 +203,7 @@ impl Connection {
             probe: None,
             duplicates: 0,
             limited: false,
+            filling: false,
             received: ReceiveBuffer::new(),
             irs: Seq(0),
             window_end: 0,
