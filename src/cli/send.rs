@@ -1,8 +1,9 @@
 //! `pagewire send`: a file out of a NIC.
 
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -10,7 +11,8 @@ use hal::MacAddress;
 use pagewire::device::{self, BusAddress, Device, DeviceAddress, OpenOptions};
 use pagewire::file::Source;
 use pagewire::net::{Cidr, Family, Interface, Rate, Scheme, Size, Target};
-use pagewire::send::{Framing, Port, PortConfig, Report, Stability, Stop, UdpOptions, UdpSend, Wait, run};
+use pagewire::send::{Framing, Port, PortConfig, Report, Stability, Stop, TcpOptions, TcpSend, Transfer, UdpOptions, UdpSend, Wait, run};
+use pagewire::tcp::StackConfig;
 
 use super::{Failure, Outcome, print, print_json, progress, refuse_capture_into, stop_flag, table};
 
@@ -24,6 +26,8 @@ Examples:
   At a rate, with offsets that let the receiver see gaps, and a capture to look at:
     pagewire send film.mkv --nic sim:e1000,pcap=out.pcap --to udp://10.0.2.2:9000 --ip 10.0.2.15/24 \\
         --rate 200Mbit --framing offset
+  To a TCP server (nc -l 9000 > copy.bin), which acknowledges every byte:
+    pagewire send film.mkv --nic sim:e1000 --to tcp://10.0.2.2:9000 --ip 10.0.2.15/24
   A part of a file; standard input:
     pagewire send disk.img --offset 4GiB --length 1MiB --nic sim:e1000 --to udp://10.0.2.2:9000 --ip 10.0.2.15/24
     tar -c photos | pagewire send - --nic sim:e1000 --to udp://10.0.2.2:9000 --ip 10.0.2.15/24
@@ -37,7 +41,7 @@ pub struct Send {
     #[arg(long, value_name = "ADDRESS")]
     nic: DeviceAddress,
 
-    /// The receiver: udp://HOST:PORT
+    /// The receiver: udp://HOST:PORT or tcp://HOST:PORT
     #[arg(long, value_name = "TARGET")]
     to: Target,
 
@@ -73,7 +77,7 @@ pub struct Send {
     #[arg(long, value_enum, default_value_t)]
     stability: StabilityArg,
 
-    /// The UDP port to send from
+    /// The UDP port to send from (a TCP connection takes a free one)
     #[arg(long, value_name = "PORT", default_value_t = 49152, value_parser = clap::value_parser!(u16).range(1..))]
     source_port: u16,
 
@@ -156,10 +160,21 @@ enum StabilityArg {
     Trust,
 }
 
+impl From<StabilityArg> for Stability {
+    fn from(arg: StabilityArg) -> Self {
+        match arg {
+            StabilityArg::Auto => Self::Auto,
+            StabilityArg::Lease => Self::Lease,
+            StabilityArg::Trust => Self::Trust,
+        }
+    }
+}
+
 impl Send {
     pub fn run(self) -> Result<Outcome, Failure> {
-        if self.to.scheme() != Scheme::Udp {
-            return Err("tcp:// is not supported yet; write udp://HOST:PORT".into());
+        let tcp = self.to.scheme() == Scheme::Tcp;
+        if tcp && (self.rate.is_some() || !matches!(self.framing, FramingArg::Raw)) {
+            return Err("--rate and --framing are for udp:// targets: TCP finds its own rate, and a stream has no datagrams".into());
         }
         // What can be wrong without a NIC is found out before one is started.
         let source = Source::open(&self.file)?;
@@ -171,26 +186,8 @@ impl Send {
         let Device { nic, rig } = device::open(&self.nic, OpenOptions { mtu: self.mtu })?;
         let interface = Interface::new(nic.mac(), self.ip, self.gateway, self.mtu, self.vlan)?;
         let config = PortConfig { window_budget: self.window_budget.map_or(u64::MAX, |size| size.bytes()), ..PortConfig::default() };
-        let mut port = Port::new(nic, interface, config)?;
-        let options = UdpOptions {
-            source_port: self.source_port,
-            station: self.station,
-            framing: self.framing.into(),
-            offset: self.offset.bytes(),
-            length: self.length.map(|size| size.bytes()),
-            rate: self.rate,
-            burst: self.burst.into(),
-            stability: match self.stability {
-                StabilityArg::Auto => Stability::Auto,
-                StabilityArg::Lease => Stability::Lease,
-                StabilityArg::Trust => Stability::Trust,
-            },
-            ..UdpOptions::to(target)
-        };
-        let mut send = UdpSend::new(&mut port, source, options, Duration::ZERO)?;
-        let bar = progress::bar(send.progress().total, self.json);
-        let mut report = run(&mut send, self.wait.into(), &stop, |progress| bar.set_position(progress.bytes));
-        bar.finish_and_clear();
+        let port = Port::new(nic, interface, config)?;
+        let mut report = if tcp { self.send_tcp(port, source, target, &stop)? } else { self.send_udp(port, source, target, &stop)? };
         // What the NIC has sent may still be on its way through the simulated wire.
         if report.stopped == Stop::Complete
             && let Some(Err(error)) = rig.map(|rig| rig.drain())
@@ -203,6 +200,40 @@ impl Send {
             print(&table::render(&table::send_rows(&report)))?;
         }
         Ok(self.outcome(&report))
+    }
+
+    fn send_udp(&self, mut port: Port, source: Source, target: SocketAddr, stop: &AtomicBool) -> Result<Report, Failure> {
+        let options = UdpOptions {
+            source_port: self.source_port,
+            station: self.station,
+            framing: self.framing.into(),
+            offset: self.offset.bytes(),
+            length: self.length.map(|size| size.bytes()),
+            rate: self.rate,
+            burst: self.burst.into(),
+            stability: self.stability.into(),
+            ..UdpOptions::to(target)
+        };
+        Ok(self.transfer(&mut UdpSend::new(&mut port, source, options, Duration::ZERO)?, stop))
+    }
+
+    fn send_tcp(&self, port: Port, source: Source, target: SocketAddr, stop: &AtomicBool) -> Result<Report, Failure> {
+        let options = TcpOptions {
+            station: self.station,
+            offset: self.offset.bytes(),
+            length: self.length.map(|size| size.bytes()),
+            stability: self.stability.into(),
+            stack: StackConfig { burst: self.burst.into(), ..StackConfig::default() },
+            ..TcpOptions::to(target)
+        };
+        Ok(self.transfer(&mut TcpSend::new(port, source, options, Duration::ZERO)?, stop))
+    }
+
+    fn transfer(&self, send: &mut impl Transfer, stop: &AtomicBool) -> Report {
+        let bar = progress::bar(send.progress().total, self.json);
+        let report = run(send, self.wait.into(), stop, |progress| bar.set_position(progress.bytes));
+        bar.finish_and_clear();
+        report
     }
 
     fn outcome(&self, report: &Report) -> Outcome {

@@ -6,6 +6,7 @@ use hal::{DmaError, NicError};
 
 use crate::file::LeaseError;
 use crate::net::NetError;
+use crate::tcp::SocketError;
 
 /// Why a send could not begin or go on. The [report](crate::send::Report) says how far it came.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,9 @@ pub enum SendError {
         /// why
         error: LeaseError,
     },
+    /// A connection.
+    #[error("{0}")]
+    Socket(SocketError),
     /// Memory for packet buffers.
     #[error("no memory for packet buffers: {0}")]
     Pool(io::Error),

@@ -145,11 +145,7 @@ impl Socket {
     /// # Errors
     /// [`SocketError::Gone`].
     pub fn shutdown(self, stack: &mut Stack) -> Result<(), SocketError> {
-        let link = self.link_mut(stack)?;
-        // After trouble with a file there is no end that looks like one.
-        if link.trouble.is_none() {
-            link.engine.shutdown();
-        }
+        self.link_mut(stack)?.shutdown();
         stack.connections.wake(self.name);
         Ok(())
     }
@@ -169,9 +165,7 @@ impl Socket {
     pub fn close(self, stack: &mut Stack) {
         let Ok(link) = self.link_mut(stack) else { return };
         link.released = true;
-        if link.trouble.is_none() {
-            link.engine.shutdown();
-        }
+        link.shutdown();
         stack.connections.wake(self.name);
     }
 
