@@ -89,12 +89,11 @@ impl TcpSend {
             }
         };
         let socket = match options.station {
-            Some(station) => stack.connect_by(options.target, station, now),
-            None => stack.connect(options.target, now),
-        }
-        .map_err(SendError::Socket)?;
+            Some(station) => stack.connect_by(options.target, station, now)?,
+            None => stack.connect(options.target, now)?,
+        };
         if let Some((file, range)) = file {
-            socket.sendfile(&mut stack, &file, range).and_then(|_| socket.shutdown(&mut stack)).map_err(SendError::Socket)?;
+            socket.sendfile(&mut stack, &file, range).and_then(|_| socket.shutdown(&mut stack))?;
         }
         let (block, started, patience) = Default::default();
         Ok(Self { stack, socket, stream, total, taken: 0, block, started, patience, report })
@@ -114,13 +113,13 @@ impl TcpSend {
     fn feed(&mut self) -> Result<bool, SendError> {
         let Some(stream) = &mut self.stream else { return Ok(false) };
         let mut fed = false;
-        while self.taken.saturating_sub(self.socket.acknowledged(&self.stack).map_err(SendError::Socket)?) < AHEAD {
+        while self.taken.saturating_sub(self.socket.acknowledged(&self.stack)?) < AHEAD {
             let left = self.total.map_or(u64::MAX, |total| total - self.taken);
             self.block.resize(left.min(BLOCK as u64) as usize, 0);
             let available = if left == 0 { Ok(Available::End) } else { stream.take(&mut self.block) };
             match available.map_err(|error| SendError::Read { name: stream.name().to_owned(), error })? {
                 Available::Bytes(len) => {
-                    self.socket.send(&mut self.stack, &self.block[..len]).map_err(SendError::Socket)?;
+                    self.socket.send(&mut self.stack, &self.block[..len])?;
                     self.taken += len as u64;
                     fed = true;
                 }
@@ -128,7 +127,7 @@ impl TcpSend {
                 Available::End => {
                     self.total = Some(self.taken);
                     self.stream = None;
-                    self.socket.shutdown(&mut self.stack).map_err(SendError::Socket)?;
+                    self.socket.shutdown(&mut self.stack)?;
                     return Ok(true);
                 }
             }
@@ -139,19 +138,16 @@ impl TcpSend {
     /// What became of the connection, once that is decided.
     fn judge(&mut self) {
         let arrived = self.total == Some(self.acknowledged());
-        let state = self.socket.state(&self.stack);
-        // Our end has been acknowledged too.
-        let ended = matches!(state, Ok(State::FinWait2 | State::TimeWait | State::Closed));
-        match self.socket.error(&self.stack) {
-            Some(error @ SocketError::FileChanged { .. }) => self.stop(Stop::FileChanged(error.to_string())),
-            // Some servers reset what they have read to the end.
-            Some(SocketError::Tcp(_)) if arrived && self.total != Some(0) => self.stop(Stop::Complete),
-            Some(error) => self.stop(Stop::Failed(error.to_string())),
-            None if arrived && ended => self.stop(Stop::Complete),
-            None if state == Ok(State::Closed) => {
-                self.stop(Stop::Failed("the server closed the connection before it had everything".into()))
+        match self.socket.delivered(&self.stack) {
+            Ok(true) if arrived => self.stop(Stop::Complete),
+            Ok(_) if self.socket.state(&self.stack) == Ok(State::Closed) => {
+                self.stop(Stop::Failed("the server closed the connection before it had everything".into()));
             }
-            None => {}
+            Ok(_) => {}
+            Err(error @ SocketError::FileChanged { .. }) => self.stop(Stop::FileChanged(error.to_string())),
+            // Some servers reset what they have read to the end.
+            Err(SocketError::Tcp(_)) if arrived && self.total != Some(0) => self.stop(Stop::Complete),
+            Err(error) => self.stop(Stop::Failed(error.to_string())),
         }
     }
 

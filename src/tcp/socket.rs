@@ -177,6 +177,19 @@ impl Socket {
         Ok(self.link(stack)?.engine.acknowledged())
     }
 
+    /// Whether the peer has everything that was queued, and has acknowledged the end that [`shutdown`](Self::shutdown) put behind it.
+    ///
+    /// # Errors
+    /// What ended the connection.
+    pub fn delivered(self, stack: &Stack) -> Result<bool, SocketError> {
+        let link = self.link(stack)?;
+        let ended = matches!(link.engine.state(), State::FinWait2 | State::TimeWait | State::Closed);
+        match link.error() {
+            Some(error) => Err(error),
+            None => Ok(ended && link.engine.acknowledged() == link.outbox.extents.end()),
+        }
+    }
+
     /// How many bytes are queued and not acknowledged.
     ///
     /// # Errors
