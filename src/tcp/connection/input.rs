@@ -205,7 +205,7 @@ impl Connection {
         if ack < self.una {
             return Some(events);
         }
-        let grown = self.update_window(header, start, ack);
+        let grown = self.update_window(header, start, ack, now);
         let plain = segment.payload.is_empty() && !header.flags.contains(Flags::FIN) && !grown;
         if !self.scoreboard.is_empty() {
             let before = self.acknowledged();
@@ -239,7 +239,7 @@ impl Connection {
     }
 
     /// Takes the window of a segment that is not older than the one that told it last. Returns whether it has changed.
-    fn update_window(&mut self, header: &TcpHeader, start: u64, ack: u64) -> bool {
+    fn update_window(&mut self, header: &TcpHeader, start: u64, ack: u64, now: Duration) -> bool {
         if (start, ack) < (self.window_seq, self.window_ack) {
             return false;
         }
@@ -250,8 +250,8 @@ impl Connection {
             self.persisted = 0;
         }
         if self.window == 0 {
-            // A peer that closes its window and says so is there.
-            self.stalled_since = self.stalled_since.max(self.moved_at);
+            // A peer that says that its window is closed is there (RFC 9293 3.8.6.1). The idle time-out bounds it.
+            self.stalled_since = now;
         }
         self.window != before
     }

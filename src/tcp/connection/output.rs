@@ -92,6 +92,7 @@ impl Connection {
         if self.scoreboard.lost() > 0 {
             return self.poll_lost(room, now);
         }
+        self.forced = false;
         self.poll_new(room, in_flight, now)
     }
 

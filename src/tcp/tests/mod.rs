@@ -1,5 +1,6 @@
 //! The engine as a whole: scripted packets, and thousands of transfers in virtual time.
 
+mod fuzz;
 mod script;
 mod simulation;
 
