@@ -101,6 +101,13 @@ impl RxBurst {
         self.heads.push(head);
     }
 
+    /// For a queue: adds a packet in one buffer, whose length is set.
+    #[inline]
+    pub fn push_one(&mut self, buffer: Buffer, flags: RxFlags, vlan_tag: u16) {
+        self.heads.push(Head { buffers: 1, bytes: buffer.len() as u32, flags, vlan_tag });
+        self.buffers.push(buffer);
+    }
+
     /// How many packets there are.
     pub fn len(&self) -> usize {
         self.heads.len()
