@@ -99,7 +99,7 @@ fn modules(kernel: Kernel) -> Option<PathBuf> {
             println!("NOT TESTED on the backports' kernel, which cannot be reached from here: {}", ended.stderr);
             return None;
         }
-        ended.with_code(0);
+        let _ = ended.with_code(0);
     }
     let root = ["lib/modules", "usr/lib/modules"].map(|place| link.join(place)).into_iter().find(|path| path.exists());
     let mut versions = std::fs::read_dir(root.expect("modules")).expect("a directory").flatten();
