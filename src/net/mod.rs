@@ -5,6 +5,7 @@
 //! | [`address`] | what a user writes: [`Target`], [`Cidr`], [`Rate`], [`Size`] |
 //! | [`interface`] | the NIC's own addresses, and [`NextHop`]: which station a datagram goes to |
 //! | [`neighbour`] | [`Resolution`]: an IP address becomes an Ethernet address, by ARP or neighbour discovery |
+//! | [`refusal`] | [`refused`]: the answer that nobody listens on a port |
 //! | [`responder`] | [`respond`]: answers to ARP, neighbour discovery and ping, so that others find this station |
 //! | [`udp`] | [`UdpFlow`]: the precomputed headers of a UDP flow, for a NIC that fills the checksums |
 //! | [`checksum`] | the checksums in software, for a NIC that does not |
@@ -17,6 +18,7 @@ pub mod address;
 pub mod checksum;
 pub mod interface;
 pub mod neighbour;
+pub mod refusal;
 pub mod responder;
 pub mod udp;
 
@@ -35,5 +37,6 @@ pub use error::NetError;
 pub use interface::{Interface, NextHop};
 pub use neighbour::{Resolution, Step};
 pub(crate) use responder::is_station;
+pub use refusal::refused;
 pub use responder::{Kind, respond};
 pub use udp::{HEADER_ROOM, UdpFlow};

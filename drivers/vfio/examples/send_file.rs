@@ -31,7 +31,7 @@ struct Sender {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let panic = arguments.pop_if(|last| last == "panic").is_some();
-    if arguments.is_empty() || arguments.len() % 2 != 0 {
+    if arguments.is_empty() || !arguments.len().is_multiple_of(2) {
         return Err("usage: send_file ADDRESS FILE [ADDRESS FILE]... [panic]".into());
     }
     let mut senders = Vec::new();
