@@ -1,4 +1,4 @@
-//! Sends a file through an e1000 behind VFIO: `send_file ADDRESS FILE`. Each frame is 14 bytes of Ethernet header and 8 of offset,
+//! Sends a file through an e1000 or a virtio network card behind VFIO: `send_file ADDRESS FILE`. Each frame is 14 bytes of Ethernet header and 8 of offset,
 //! gathered with at most 1400 bytes of the file's own pages, which this process cannot read while it sends them.
 
 use std::error::Error;
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use e1000::{E1000, E1000Config};
 use hal::{Burst, BusDevice, DmaSpace, Nic, Offload, Pool, PoolConfig};
 use pagewire_vfio::PciDevice;
+use virtio_net::pci::PciTransport;
+use virtio_net::{VirtioNet, VirtioNetConfig};
 
 /// IEEE 802's number for experiments.
 const EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
@@ -21,7 +23,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let device = PciDevice::open(address.parse()?)?;
     let space = Arc::clone(device.space());
     println!("{} is mapped: {:?}", device.address(), device.bar_layout(0));
-    let mut nic = E1000::start(Box::new(device), E1000Config::default())?;
+    let mut nic: Box<dyn Nic> = if PciTransport::drives(device.identity()) {
+        let transport = PciTransport::new(Box::new(device))?;
+        Box::new(VirtioNet::start(Box::new(transport), VirtioNetConfig { iommu: true, ..VirtioNetConfig::default() })?)
+    } else {
+        Box::new(E1000::start(Box::new(device), E1000Config::default())?)
+    };
     println!("{} {}", nic.model(), nic.mac());
     let mut pool = Pool::new(PoolConfig::default())?;
     println!("pool on huge pages: {}", pool.huge_pages());
