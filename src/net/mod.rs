@@ -36,7 +36,7 @@ pub use checksum::{fill_ipv4_header, finish_in_software};
 pub use error::NetError;
 pub use interface::{Interface, NextHop};
 pub use neighbour::{Resolution, Step};
-pub(crate) use responder::is_station;
 pub use refusal::refused;
+pub(crate) use responder::is_station;
 pub use responder::{Kind, respond};
 pub use udp::{HEADER_ROOM, UdpFlow};

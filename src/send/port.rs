@@ -1,12 +1,12 @@
 //! A NIC with all that it takes to send files from it.
 
-use hal::{Buffer, Burst, Capabilities, Nic, NicError, Offload, Pool, PoolConfig, RxBurst};
+use hal::{Buffer, Burst, Capabilities, Nic, NicError, Offload, OffloadFlags, Pool, PoolConfig, RxBurst};
 
 use hal::receive::RxFlags;
 
 use super::error::SendError;
 use crate::file::{RegularFile, WindowCache};
-use crate::net::{Interface, respond};
+use crate::net::{Interface, NetError, respond};
 
 /// How a [`Port`] is set up.
 #[derive(Clone, Debug)]
@@ -55,6 +55,10 @@ impl Port {
                 interface.mtu(),
                 capabilities.max_frame
             )));
+        }
+        // Said before anything, also a question for an address, goes out without the tag.
+        if let Some(tag) = interface.vlan().filter(|_| !capabilities.offloads.contains(OffloadFlags::VLAN_TAG)) {
+            return Err(NetError::NoVlanTag(tag).into());
         }
         // A NIC that does not gather needs the whole frame in one buffer.
         let buffer_size = if capabilities.max_segments < GATHER { frame.next_power_of_two().max(2048) } else { 2048 };

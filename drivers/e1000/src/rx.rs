@@ -183,7 +183,7 @@ impl RxQueue for RxRing {
                 buffer.set_len(received.len.into());
                 self.counters.packets += 1;
                 self.counters.bytes += u64::from(received.len);
-                burst.push_one(buffer, flags(received), received.vlan_tag);
+                burst.push_buffer(buffer, About { flags: flags(received), vlan_tag: received.vlan_tag, ..About::default() });
                 count += 1;
             } else if self.accept(received, buffer) {
                 self.counters.packets += 1;

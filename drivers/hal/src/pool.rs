@@ -68,7 +68,7 @@ pub struct Pool {
 /// What the buffers share with their pool; freed when the pool is dropped and all buffers are back.
 struct Core {
     free: FreeList,
-    /// Where `memory` starts.
+    /// Where the first buffer's data start.
     base: NonNull<u8>,
     domain: Domain,
     buffer_size: u32,
@@ -102,9 +102,11 @@ impl Pool {
         let stride = usize::from(buffer_size) + GAP;
         let memory = SharedMemory::with_huge_pages("pagewire-pool", FIRST - HEADROOM + buffers as usize * stride)?;
         let (free, chain) = FreeList::full(buffers);
+        // SAFETY: inside the memory, which is longer.
+        let base = unsafe { memory.base().add(FIRST) };
         let core = Box::new(Core {
             free,
-            base: memory.base(),
+            base,
             domain: Domain::new(),
             buffer_size: buffer_size.into(),
             stride: stride as u32,
@@ -146,7 +148,7 @@ impl Pool {
     /// The space's [`DmaError`].
     pub fn attach(&self, space: &Arc<dyn DmaSpace>) -> Result<PoolMapping, DmaError> {
         let mapping = space.map_memory(&self.core().memory, Access::ReadWrite)?;
-        let (domain, base) = (self.core().domain, mapping.iova());
+        let (domain, base) = (self.core().domain, mapping.iova() + FIRST as u64);
         self.core().attached.fetch_add(1, Ordering::Relaxed);
         Ok(PoolMapping(Arc::new(Attached { core: self.core, domain, base, mapping: Some(mapping), space: Arc::clone(space) })))
     }
@@ -260,7 +262,7 @@ impl Buffer {
         const { assert!(N * size_of::<u32>() <= Self::PREFIX, "a prefix of at most 20 bytes") };
         // SAFETY: in front of the data are HEADROOM bytes less at most PREFIX by which they start earlier, and the prefix has no more. Data
         // start at a multiple of 4.
-        unsafe { self.core().base.add(self.start() - N * size_of::<u32>()).cast() }
+        unsafe { self.core().base.offset(self.start() - (N * size_of::<u32>()) as isize).cast() }
     }
 
     /// For a queue: the data are `len` bytes, and start `ahead` bytes before their usual place, where a prefix would be.
@@ -332,10 +334,16 @@ impl Buffer {
         Segment::new(self.core().domain, self.start() as u64, self.core().buffer_size)
     }
 
-    /// Where it starts in the pool, in bytes.
+    /// Where its data start, in bytes from the usual place of the first buffer's.
     #[inline(always)]
-    pub(crate) fn start(&self) -> usize {
-        FIRST + self.index as usize * self.core().stride as usize - usize::from(self.ahead)
+    fn start(&self) -> isize {
+        self.start_by(self.core().stride)
+    }
+
+    /// The same with the pool's [stride](PoolMapping::stride), known from elsewhere.
+    #[inline(always)]
+    pub(crate) fn start_by(&self, stride: u32) -> isize {
+        self.index as isize * stride as isize - self.ahead as isize
     }
 
     /// The address of `len` bytes from `offset` on.
@@ -346,7 +354,7 @@ impl Buffer {
             Core::outside(self.core, offset, len);
         }
         // SAFETY: the buffer is inside the pool's memory, and the range was checked to be inside the buffer.
-        unsafe { self.core().base.add(self.start() + offset) }
+        unsafe { self.core().base.offset(self.start() + offset as isize) }
     }
 
     /// Gives the buffers of many owners back at once: one atomic operation for all neighbours of one pool. The vector keeps its memory.
@@ -436,9 +444,15 @@ impl PoolMapping {
         self.0.space.domain()
     }
 
-    /// The bus address of the pool's first byte.
-    pub fn base(&self) -> u64 {
+    /// The bus address that the addresses of the pool's segments are added to, which may be negative.
+    pub(crate) fn base(&self) -> u64 {
         self.0.base
+    }
+
+    /// From one buffer to the next, in bytes.
+    pub(crate) fn stride(&self) -> u32 {
+        // SAFETY: the attachment keeps the core.
+        unsafe { self.0.core.as_ref() }.stride
     }
 }
 

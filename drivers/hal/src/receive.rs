@@ -101,13 +101,6 @@ impl RxBurst {
         self.heads.push(head);
     }
 
-    /// For a queue: adds a packet in one buffer, whose length is set.
-    #[inline]
-    pub fn push_one(&mut self, buffer: Buffer, flags: RxFlags, vlan_tag: u16) {
-        self.heads.push(Head { buffers: 1, bytes: buffer.len() as u32, flags, vlan_tag });
-        self.buffers.push(buffer);
-    }
-
     /// How many packets there are.
     pub fn len(&self) -> usize {
         self.heads.len()
@@ -143,10 +136,10 @@ impl RxBurst {
         for head in self.heads.drain(..) {
             let Some(mut first) = buffers.next() else { break };
             edit(&mut first);
-            let offload = match head.about.flags.contains(RxFlags::VLAN_STRIPPED) {
-                true => Offload { flags: OffloadFlags::VLAN_TAG, vlan_tag: head.about.vlan_tag, ..Offload::NONE },
-                false => Offload::NONE,
-            };
+            let About { mut offload, flags, vlan_tag, .. } = head.about;
+            if flags.contains(RxFlags::VLAN_STRIPPED) {
+                offload = Offload { flags: offload.flags | OffloadFlags::VLAN_TAG, vlan_tag, ..offload };
+            }
             burst.push(first, offload);
             for _ in 1..head.buffers {
                 buffers.next().into_iter().for_each(|buffer| burst.gather_buffer(buffer));

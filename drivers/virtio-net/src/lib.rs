@@ -29,6 +29,8 @@ mod queue;
 mod ring;
 mod rx;
 mod steering;
+#[cfg(test)]
+mod testing;
 mod tx;
 
 pub use config::{Coalescing, Packed, Rss, VirtioNetConfig};

@@ -295,3 +295,56 @@ impl<R: Ring> Receive for Rx<R> {
         self.ring.disarm();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hal::barrier::Order;
+    use hal::virtio::QueueLayout;
+    use hal::{PoolConfig, Registers, registers::Width};
+
+    use super::*;
+    use crate::ring::{PackedRing, SplitRing};
+    use crate::testing::TestSpace;
+
+    /// With IN_ORDER a device may name only the last buffer of a batch. `answer` names buffer `id`, of `len` bytes, as the `nth` used one.
+    fn batches<R: Ring>(answer: fn(&TestSpace, QueueLayout, nth: u16, id: u16, len: u32)) {
+        let space = TestSpace::new();
+        let shared: Arc<dyn DmaSpace> = space.clone();
+        let ring = RingConfig { size: 4, event_idx: false, order: Order::Processors };
+        let config = RxConfig { ring, in_order: true, mergeable: false, hash: false, max_packet: 1518 };
+        let mut rx = Rx::<R>::new(&shared, 0, config).unwrap();
+        rx.enabled(Doorbell::register(&Registers::in_memory(4096).unwrap(), 0, Width::Word).unwrap());
+        let mut pool = Pool::new(PoolConfig { buffers: 8, buffer_size: 2048 }).unwrap();
+        rx.attach_pool(pool.attach(&shared).unwrap()).unwrap();
+        let mut packets = RxBurst::default();
+        for lap in 0..5 {
+            assert_eq!(rx.refill(&mut pool).unwrap(), if lap == 0 { 4 } else { 3 });
+            // Three of four are used, by one entry; the one before them was left over.
+            let first = lap * 3;
+            answer(&space, rx.layout(), first, (first + 2) % 4, 12 + 60);
+            let before = packets.len();
+            assert_eq!(rx.receive(&mut packets, 2).unwrap(), 2, "a limit inside the batch");
+            assert_eq!(rx.receive(&mut packets, 9).unwrap(), 1);
+            let bytes: Vec<u32> = packets.packets().skip(before).map(|packet| packet.bytes).collect();
+            assert_eq!(bytes, [2048, 2048, 60]);
+            packets.clear();
+        }
+        answer(&space, rx.layout(), 15, 7, 72);
+        assert!(matches!(rx.receive(&mut packets, 9), Err(NicError::Protocol(_))), "buffer 7 of 4");
+    }
+
+    #[test]
+    fn the_last_buffer_of_a_batch_stands_for_those_before_it() {
+        batches::<SplitRing>(|space, layout, nth, id, len| {
+            let element = [u32::from(id).to_le_bytes(), len.to_le_bytes()].concat();
+            space.write(layout.device + 4 + 8 * u64::from(nth % layout.size), &element);
+            let batch = if id < layout.size { 3 } else { 1 };
+            space.write(layout.device + 2, &(nth + batch).to_le_bytes());
+        });
+        batches::<PackedRing>(|space, layout, nth, id, len| {
+            let used: u16 = if (nth / layout.size).is_multiple_of(2) { 0x8080 } else { 0 };
+            let element = [&len.to_le_bytes()[..], &id.to_le_bytes(), &used.to_le_bytes()].concat();
+            space.write(layout.descriptors + 16 * u64::from(nth % layout.size) + 8, &element);
+        });
+    }
+}
