@@ -157,7 +157,7 @@ impl Link {
     pub fn shutdown(&mut self) {
         if self.trouble.is_some() {
             // After trouble with a file there is no end that looks like one.
-        } else if self.engine.state() == State::SynSent && !self.outbox.extents.is_empty() {
+        } else if self.engine.state() == State::SynSent {
             self.ends = true;
         } else {
             self.engine.shutdown();
