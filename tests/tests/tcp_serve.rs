@@ -1,74 +1,15 @@
 //! A server of the library on QEMU's user network, and ordinary clients of this host; and the example that does it.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::{ControlFlow, Range};
-use std::path::Path;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+mod served;
 
-use pagewire::device::{self, OpenOptions};
-use pagewire::file::source::Available;
-use pagewire::net::Interface;
-use pagewire::send::{Port, PortConfig, Wait};
-use pagewire::tcp::{Event, SharedFile, Stack, StackConfig, StackReport, run};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+
 use pagewire_tests::command::{example, start};
 use pagewire_tests::namespace::Namespace;
 use pagewire_tests::server::{ask, free_port};
 use pagewire_tests::{capture, content};
-
-/// The port of the stack.
-const PORT: u16 = 1033;
-
-/// A stack of a thread of its own. Who asks with a range (two numbers of 8 bytes, big-endian) gets these bytes of the file, and the end.
-struct Served {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<StackReport>,
-}
-
-impl Served {
-    fn start(nic: String, own: &str, path: &Path) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (flag, own, file) = (Arc::clone(&stop), own.to_owned(), SharedFile::open(path).unwrap());
-        let thread = std::thread::spawn(move || serve(&nic, &own, &file, &flag));
-        Self { stop, thread }
-    }
-
-    fn end(self) -> StackReport {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
-    }
-}
-
-fn serve(nic: &str, own: &str, file: &SharedFile, stop: &AtomicBool) -> StackReport {
-    let device = device::open(&nic.parse().unwrap(), OpenOptions::default()).unwrap();
-    let interface = Interface::new(device.nic.mac(), own.parse().unwrap(), None, 1500, None).unwrap();
-    let mut stack = Stack::new(Port::new(device.nic, interface, PortConfig::default()).unwrap(), StackConfig::default()).unwrap();
-    stack.listen(PORT, 300).unwrap();
-    let end = run::<()>(&mut stack, Wait::default(), stop, |stack, _| {
-        while let Some(event) = stack.next_event() {
-            match event {
-                Event::Incoming(listener) => while listener.accept(stack).is_some() {},
-                Event::Socket(socket) => {
-                    let mut request = [0; 16];
-                    if let Ok(Available::Bytes(16)) = socket.recv(stack, &mut request) {
-                        let number = |at: usize| u64::from_be_bytes(request[at..at + 8].try_into().unwrap());
-                        socket.sendfile(stack, file, number(0)..number(8)).unwrap();
-                        socket.close(stack);
-                    }
-                }
-            }
-        }
-        ControlFlow::Continue(())
-    });
-    assert_eq!(end.unwrap(), None);
-    stack.report()
-}
-
-fn request(range: Range<u64>) -> Vec<u8> {
-    [range.start.to_be_bytes(), range.end.to_be_bytes()].concat()
-}
+use served::{PORT, Served, request};
 
 fn forward(port: u16) -> String {
     format!("hostfwd=tcp:127.0.0.1:{port}-:{PORT}")
@@ -126,37 +67,6 @@ fn tshark_has_nothing_to_complain_of() {
     assert_eq!(capture::tshark(&pcap, &[], &complaints, &["frame.number", "_ws.expert.message"]), Vec::<String>::new());
     let lens = capture::tshark(&pcap, &[], &format!("{own} && tcp.len > 0"), &["tcp.len"]);
     assert_eq!(lens.iter().map(|len| len.parse::<u64>().unwrap()).sum::<u64>(), 1_000_001);
-}
-
-#[test]
-fn the_kernel_takes_files_over_both_families_from_many_connections_at_once() {
-    for (own, addresses, clients) in [("10.9.0.2/24", ["10.9.0.1/24"], 64), ("fd00:9::2/64", ["fd00:9::1/64"], 8)] {
-        let network = Namespace::new(&addresses);
-        let directory = content::directory();
-        let (path, content) = content::file(directory.path(), 200_001);
-        let address: SocketAddr = SocketAddr::new(own.split_once('/').unwrap().0.parse().unwrap(), PORT);
-        let report = std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                network.enter();
-                let served = Served::start(format!("sim:e1000,wire=tap:{}", Namespace::TAP), own, &path);
-                // Threads that are started here are in the network too.
-                std::thread::scope(|scope| {
-                    for number in 0..clients {
-                        let (content, range) = (&content, number * 10..200_001_u64);
-                        scope.spawn(move || {
-                            content::assert_same(&ask(address, &request(range.clone())), &content[range.start as usize..]);
-                        });
-                    }
-                });
-                served.end()
-            });
-            inside.join().unwrap()
-        });
-        assert_eq!((report.accepted, report.dropped), (clients, 0), "{report:?}");
-        // The partial last page, for each.
-        assert_eq!(report.bytes_copied % (200_001 % 4096), 0);
-        assert!(report.bytes_gathered >= clients * 190_000);
-    }
 }
 
 #[test]
