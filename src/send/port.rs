@@ -1,7 +1,8 @@
 //! A NIC with all that it takes to send files from it.
 
-use hal::{Buffer, Burst, Capabilities, Nic, NicError, Offload, OffloadFlags, Pool, PoolConfig, RxBurst};
+use hal::{Buffer, Burst, Capabilities, MacAddress, Nic, NicError, Offload, OffloadFlags, Pool, PoolConfig, RxBurst};
 
+use hal::nic::RxFilter;
 use hal::receive::RxFlags;
 
 use super::error::SendError;
@@ -65,6 +66,10 @@ impl Port {
         // A copied frame may take several buffers.
         let buffers = config.frames * (1 + frame / 2048) + nic.rx(0).capacity() as u32;
         let pool = Pool::new(PoolConfig { buffers, buffer_size: buffer_size as u16 }).map_err(SendError::Pool)?;
+        let multicast: Vec<MacAddress> = interface.groups().collect();
+        if !multicast.is_empty() {
+            nic.set_filter(&RxFilter { multicast, ..RxFilter::default() })?;
+        }
         let space = nic.space();
         nic.attach_pool(pool.attach(&space)?)?;
         let windows = WindowCache::new(space, config.window_budget);

@@ -1,7 +1,10 @@
 //! A network of the kernel's own, with nothing in it but a TAP interface: a real Linux host as the peer, apart from this machine's network.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::command::{Run, start};
 use crate::{need_root, process, tool, wait_for};
@@ -44,6 +47,15 @@ impl Namespace {
             ready
         });
         Self { holder }
+    }
+
+    /// Moves the calling thread, and the threads and processes that it starts from now on, into this network.
+    ///
+    /// # Panics
+    /// When that is not allowed.
+    pub fn enter(&self) {
+        let network = fs::File::open(format!("/proc/{}/ns/net", self.holder.pid())).expect("the holder lives");
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter");
     }
 
     /// A command as `command`, in this network. It keeps its process number: nsenter becomes it.

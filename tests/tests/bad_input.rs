@@ -156,8 +156,14 @@ fn a_gateway_that_does_not_answer_arp_is_named_and_not_the_target() {
 }
 
 #[test]
+fn what_a_stream_has_not_is_refused() {
+    for option in ["--rate 10Mbit", "--framing offset"] {
+        wrong("sim:e1000", "tcp://10.0.2.2:80", &format!("{SLIRP} {option}"), 1, &["--rate and --framing are for udp://"]);
+    }
+}
+
+#[test]
 fn what_is_not_there_yet_says_so() {
-    wrong("sim:e1000", "tcp://10.0.2.2:80", SLIRP, 1, &["tcp:// is not supported yet"]);
     wrong("vhost-user:/tmp/socket", TO, SLIRP, 2, &["vhost-user is not supported yet"]);
     wrong("sim:e1000e", TO, SLIRP, 2, &["no driver for e1000e yet"]);
 }
