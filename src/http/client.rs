@@ -214,7 +214,9 @@ impl Client {
             if let Piece::File { file, .. } = piece
                 && !files.iter().any(|known: &SharedFile| std::ptr::eq(known.file(), &**file))
             {
-                files.push(SharedFile::new(file.clone(), service.config.stability).map_err(|error| error.to_string())?);
+                let secured =
+                    service.stack.stability(service.config.stability).and_then(|stability| SharedFile::new(file.clone(), stability));
+                files.push(secured.map_err(|error| error.to_string())?);
             }
         }
         let shared = |wanted| files.iter().find(|known| std::ptr::eq(known.file(), wanted));

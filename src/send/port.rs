@@ -6,6 +6,7 @@ use hal::nic::RxFilter;
 use hal::receive::RxFlags;
 
 use super::error::SendError;
+use super::options::Stability;
 use crate::file::{RegularFile, WindowCache};
 use crate::net::{Interface, NetError, respond};
 
@@ -31,6 +32,8 @@ pub struct Port {
     pub(crate) windows: WindowCache,
     pub(crate) pool: Pool,
     interface: Interface,
+    /// Files have to be open for writing to be mapped.
+    writable_files: bool,
     arrived: RxBurst,
     packet: Vec<u8>,
     reply: Vec<u8>,
@@ -71,9 +74,11 @@ impl Port {
             nic.set_filter(&RxFilter { multicast, ..RxFilter::default() })?;
         }
         let space = nic.space();
+        let writable_files = space.limits().writable_descriptor;
         nic.attach_pool(pool.attach(&space)?)?;
         let windows = WindowCache::new(space, config.window_budget);
         let mut port = Self {
+            writable_files,
             nic,
             windows,
             pool,
@@ -100,6 +105,21 @@ impl Port {
     /// The windows of files that are mapped.
     pub fn windows(&self) -> &WindowCache {
         &self.windows
+    }
+
+    /// How files can be kept from changing when they are sent from here: where the NIC's holder needs a descriptor that it could write with, no
+    /// lease can be had, and [`Stability::Auto`] is trust.
+    ///
+    /// # Errors
+    /// [`SendError::Config`] for [`Stability::Lease`] there.
+    pub fn stability(&self, wanted: Stability) -> Result<Stability, SendError> {
+        match wanted {
+            Stability::Lease if self.writable_files => Err(SendError::Config(
+                "no lease: this NIC's back end maps files for writing; send without files=on, or with --stability trust".into(),
+            )),
+            Stability::Auto if self.writable_files => Ok(Stability::Trust),
+            other => Ok(other),
+        }
     }
 
     /// Whether the NIC gathers enough segments for a frame with file bytes in it.

@@ -18,7 +18,7 @@ use super::socket::{Event, Listener, Socket};
 use super::transmit::{Frame, Unsent};
 use crate::file::{Lease, WindowStatistics};
 use crate::net::{self, Interface};
-use crate::send::{Port, SendError, Step};
+use crate::send::{Port, SendError, Stability, Step};
 
 /// How a [`Stack`] behaves.
 #[derive(Clone, Copy, Debug)]
@@ -182,6 +182,14 @@ impl Stack {
     /// The port's address in its network.
     pub fn interface(&self) -> &Interface {
         self.port.interface()
+    }
+
+    /// How files can be kept from changing when they are sent from here; see [`Port::stability`].
+    ///
+    /// # Errors
+    /// As [`Port::stability`].
+    pub fn stability(&self, wanted: Stability) -> Result<Stability, SendError> {
+        self.port.stability(wanted)
     }
 
     /// What was done so far.
