@@ -143,6 +143,8 @@ impl Port {
     pub(crate) fn service_with(&mut self, mut look: impl FnMut(&[u8], RxFlags)) -> Result<usize, NicError> {
         let count = self.nic.rx(0).receive(&mut self.arrived, RECEIVE_LIMIT)?;
         if count == 0 {
+            // Packets that the queue dropped itself have used buffers, too.
+            self.nic.rx(0).refill(&mut self.pool)?;
             return Ok(0);
         }
         // The answers' frames are completed like all others, by the owner of the port.
