@@ -15,8 +15,8 @@
 //! | [`device`] | from an address, `sim:e1000`, to a started NIC |
 //! | [`file`](mod@file) | sources, windows of files that are mapped for the device, leases |
 //! | [`net`] | addresses, ARP and neighbour discovery, headers |
-//! | [`send`] | a port (NIC, buffers, windows, address), and UDP sends on it |
-//! | [`tcp`] | a TCP engine whose send buffer is somebody else's |
+//! | [`send`] | a port (NIC, buffers, windows, address), sends over UDP, and to TCP servers |
+//! | [`tcp`] | TCP whose send buffer is the page cache: a stack on a port, `sendfile`, `sendfilev` |
 //! | [`receive`] | the other end: an ordinary socket |
 //! | [`bench`](mod@bench) | how fast a NIC and its driver send |
 //!

@@ -94,7 +94,7 @@ impl FromStr for Target {
 }
 
 fn parse(text: &str) -> Result<Target, String> {
-    let (scheme, rest) = text.split_once("://").ok_or("it does not begin with udp://")?;
+    let (scheme, rest) = text.split_once("://").ok_or("it does not begin with udp:// or tcp://")?;
     let scheme = match scheme.to_ascii_lowercase().as_str() {
         "udp" => Scheme::Udp,
         "tcp" => Scheme::Tcp,
