@@ -204,7 +204,10 @@ mod tests {
         ] {
             let error = text.parse::<Target>().expect_err(text).to_string();
             assert!(error.contains(reason), "{text}: {error}");
-            assert!(error.contains("udp://HOST:PORT, as in udp://192.0.2.7:9000 or udp://[2001:db8::7]:9000"), "{error}");
+            assert!(
+                error.contains("udp://HOST:PORT or tcp://HOST:PORT, as in udp://192.0.2.7:9000 or tcp://[2001:db8::7]:9000"),
+                "{error}"
+            );
         }
     }
 
