@@ -1,16 +1,20 @@
 //! `pagewire send`: a file out of a NIC.
 
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use hal::MacAddress;
-use pagewire::device::{self, BusAddress, Device, DeviceAddress, OpenOptions};
+use pagewire::device::BusAddress;
 use pagewire::file::Source;
-use pagewire::net::{Cidr, Family, Interface, Rate, Scheme, Size, Target};
-use pagewire::send::{COPY_BELOW, Framing, Port, PortConfig, Repeated, Report, Stability, Stop, UdpOptions, Wait, repeat};
+use pagewire::net::{Family, Rate, Scheme, Size, Target};
+use pagewire::send::{COPY_BELOW, Framing, Port, Progress, Repeated, Report, Stop, TcpOptions, TcpSend, UdpOptions, repeat, run};
+use pagewire::tcp::StackConfig;
 
+use super::port::PortArgs;
 use super::{Failure, Outcome, print, print_json, progress, refuse_capture_into, stop_flag, table};
 
 /// Send a file from a NIC, straight from the page cache
@@ -23,6 +27,8 @@ Examples:
   At a rate, with offsets that let the receiver see gaps, and a capture to look at:
     pagewire send film.mkv --nic sim:e1000,pcap=out.pcap --to udp://10.0.2.2:9000 --ip 10.0.2.15/24 \\
         --rate 200Mbit --framing offset
+  To a TCP server (nc -l 9000 > copy.bin), which acknowledges every byte:
+    pagewire send film.mkv --nic sim:e1000 --to tcp://10.0.2.2:9000 --ip 10.0.2.15/24
   A part of a file; standard input:
     pagewire send disk.img --offset 4GiB --length 1MiB --nic sim:e1000 --to udp://10.0.2.2:9000 --ip 10.0.2.15/24
     tar -c photos | pagewire send - --nic sim:e1000 --to udp://10.0.2.2:9000 --ip 10.0.2.15/24
@@ -34,25 +40,12 @@ pub struct Send {
     /// The file; `-` is standard input, which is copied
     file: PathBuf,
 
-    /// The NIC: sim:MODEL or pci:ADDRESS, with [,OPTION=VALUE]...; see `pagewire nics --help`
-    #[arg(long, value_name = "ADDRESS")]
-    nic: DeviceAddress,
-
-    /// The receiver: udp://HOST:PORT
+    /// The receiver: udp://HOST:PORT or tcp://HOST:PORT
     #[arg(long, value_name = "TARGET")]
     to: Target,
 
-    /// The NIC's own address in its network
-    #[arg(long, value_name = "ADDR/PREFIX")]
-    ip: Cidr,
-
-    /// The router to other networks
-    #[arg(long, value_name = "ADDR")]
-    gateway: Option<IpAddr>,
-
-    /// The largest IP packet in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 1500)]
-    mtu: u16,
+    #[command(flatten)]
+    port: PortArgs,
 
     /// Start at this byte of the file (4GiB, 10MB, 4096)
     #[arg(long, value_name = "SIZE", default_value = "0")]
@@ -70,33 +63,13 @@ pub struct Send {
     #[arg(long, value_enum, default_value_t)]
     framing: FramingArg,
 
-    /// How the file is kept from changing meanwhile
-    #[arg(long, value_enum, default_value_t)]
-    stability: StabilityArg,
-
-    /// The UDP port to send from
+    /// The UDP port to send from (a TCP connection takes a free one)
     #[arg(long, value_name = "PORT", default_value_t = 49152, value_parser = clap::value_parser!(u16).range(1..))]
     source_port: u16,
 
     /// The receiver's (or the gateway's) Ethernet address; asks nobody, and so needs no answer
     #[arg(long, value_name = "MAC")]
     station: Option<MacAddress>,
-
-    /// Put the frames into this VLAN
-    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
-    vlan: Option<u16>,
-
-    /// How to wait for the NIC
-    #[arg(long, value_enum, default_value_t)]
-    wait: WaitArg,
-
-    /// Frames handed to the NIC with one doorbell, 1 to 256
-    #[arg(long, value_name = "FRAMES", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
-    burst: u16,
-
-    /// Bytes of files that may stay mapped for the NIC at once
-    #[arg(long, value_name = "SIZE")]
-    window_budget: Option<Size>,
 
     /// Copy a file, or what is left of one, of fewer bytes than this if it is not mapped already; `auto` is what `pagewire bench map` found
     #[arg(long, value_name = "SIZE|auto", default_value = "auto", value_parser = copy_below)]
@@ -137,87 +110,42 @@ impl From<FramingArg> for Framing {
     }
 }
 
-/// `--wait`.
-#[derive(Clone, Copy, Default, ValueEnum)]
-enum WaitArg {
-    /// Look again and again: the quickest, and a whole processor
-    Poll,
-    /// Sleep until the NIC interrupts
-    Irq,
-    /// Look for a moment, then sleep
-    #[default]
-    Adaptive,
-}
-
-impl From<WaitArg> for Wait {
-    fn from(arg: WaitArg) -> Self {
-        match arg {
-            WaitArg::Poll => Self::Poll,
-            WaitArg::Irq => Self::Interrupt,
-            WaitArg::Adaptive => Self::Adaptive,
-        }
-    }
-}
-
-/// `--stability`.
-#[derive(Clone, Copy, Default, ValueEnum)]
-enum StabilityArg {
-    /// A lease where there is one, else trust
-    #[default]
-    Auto,
-    /// A lease, or do not send
-    Lease,
-    /// Trust that nobody changes it; its size and times are checked every 16 MiB and at the end. Stores through another process's
-    /// shared mapping can go unseen
-    Trust,
-}
-
 impl Send {
     pub fn run(self) -> Result<Outcome, Failure> {
-        if self.to.scheme() != Scheme::Udp {
-            return Err("tcp:// is not supported yet; write udp://HOST:PORT".into());
+        let tcp = self.to.scheme() == Scheme::Tcp;
+        if tcp && (self.rate.is_some() || self.repeat > 1 || !matches!(self.framing, FramingArg::Raw)) {
+            return Err(
+                "--rate, --framing and --repeat are for udp:// targets: TCP finds its own rate, a stream has no datagrams, and each \
+                        connection is a send of its own"
+                    .into(),
+            );
         }
         // What can be wrong without a NIC is found out before one is started.
         let source = Source::open(&self.file)?;
         if self.repeat > 1 && matches!(source, Source::Stream(_)) {
             return Err(format!("--repeat needs a regular file, which {} is not: a stream is there once", source.name()).into());
         }
-        if let BusAddress::Simulated(simulated) = &self.nic.bus {
+        if let BusAddress::Simulated(simulated) = &self.port.nic.bus {
             refuse_capture_into(&self.file, simulated.pcap.as_deref())?;
         }
-        let target = self.to.resolve(Family::of(self.ip.address()))?;
+        let target = self.to.resolve(Family::of(self.port.ip.address()))?;
         let stop = stop_flag()?;
-        let Device { nic, rig } = device::open(&self.nic, OpenOptions { mtu: self.mtu, ..OpenOptions::default() })?;
-        let interface = Interface::new(nic.mac(), self.ip, self.gateway, self.mtu, self.vlan)?;
-        let config = PortConfig { window_budget: self.window_budget.map_or(u64::MAX, |size| size.bytes()), ..PortConfig::default() };
-        let mut port = Port::new(nic, interface, config)?;
-        let options = UdpOptions {
-            source_port: self.source_port,
-            station: self.station,
-            framing: self.framing.into(),
-            offset: self.offset.bytes(),
-            length: self.length.map(|size| size.bytes()),
-            rate: self.rate,
-            burst: self.burst.into(),
-            stability: match self.stability {
-                StabilityArg::Auto => Stability::Auto,
-                StabilityArg::Lease => Stability::Lease,
-                StabilityArg::Trust => Stability::Trust,
-            },
-            copy_below: self.copy_below,
-            ..UdpOptions::to(target)
-        };
+        let (mut port, rig) = self.port.open()?;
         let total = match &source {
             Source::File(_) => Some(0),
             Source::Stream(_) => None,
         };
         let bar = progress::bar(total, self.json);
-        let mut source = Some(source);
-        let open = || source.take().map_or_else(|| Source::open(&self.file).map_err(Failure::from), Ok);
-        let mut repeated = repeat(&mut port, open, &options, self.repeat, self.wait.into(), &stop, |progress| {
+        let tell = |progress: Progress| {
             progress.total.inspect(|total| bar.set_length(*total));
             bar.set_position(progress.bytes);
-        })?;
+        };
+        let mut repeated = if tcp {
+            let report = self.send_tcp(port, source, target, &stop, tell)?;
+            Repeated { total: report.clone(), passes: vec![report], after_first: None }
+        } else {
+            self.send_udp(&mut port, source, target, &stop, tell)?
+        };
         bar.finish_and_clear();
         let report = &mut repeated.total;
         // What the NIC has sent may still be on its way through the simulated wire.
@@ -232,6 +160,50 @@ impl Send {
             (false, _) => print(&table::render(&rows(&repeated)))?,
         }
         Ok(self.outcome(&repeated.total))
+    }
+
+    fn send_udp(
+        &self,
+        port: &mut Port,
+        source: Source,
+        target: SocketAddr,
+        stop: &AtomicBool,
+        tell: impl FnMut(Progress),
+    ) -> Result<Repeated, Failure> {
+        let options = UdpOptions {
+            source_port: self.source_port,
+            station: self.station,
+            framing: self.framing.into(),
+            offset: self.offset.bytes(),
+            length: self.length.map(|size| size.bytes()),
+            rate: self.rate,
+            burst: self.port.burst(),
+            stability: self.port.stability(),
+            copy_below: self.copy_below,
+            ..UdpOptions::to(target)
+        };
+        let mut source = Some(source);
+        let open = || source.take().map_or_else(|| Source::open(&self.file).map_err(Failure::from), Ok);
+        repeat(port, open, &options, self.repeat, self.port.wait(), stop, tell)
+    }
+
+    fn send_tcp(
+        &self,
+        port: Port,
+        source: Source,
+        target: SocketAddr,
+        stop: &AtomicBool,
+        tell: impl FnMut(Progress),
+    ) -> Result<Report, Failure> {
+        let options = TcpOptions {
+            station: self.station,
+            offset: self.offset.bytes(),
+            length: self.length.map(|size| size.bytes()),
+            stability: self.port.stability(),
+            stack: StackConfig { burst: self.port.burst(), ..StackConfig::default() },
+            ..TcpOptions::to(target)
+        };
+        Ok(run(&mut TcpSend::new(port, source, options, Duration::ZERO)?, self.port.wait(), stop, tell))
     }
 
     fn outcome(&self, report: &Report) -> Outcome {

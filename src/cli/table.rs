@@ -56,6 +56,10 @@ pub fn send_rows(report: &Report) -> Vec<(&'static str, String)> {
         ("file kept by", report.stability.clone()),
         ("time", format!("{:.3} s, {}", report.seconds, rate(report.bits_per_second()))),
     ];
+    if let Some(tcp) = report.tcp {
+        rows.insert(1, ("acknowledged", bytes(tcp.acknowledged)));
+        rows.insert(2, ("sent again", bytes(tcp.retransmitted)));
+    }
     if report.frames_lost > 0 {
         rows.push(("frames lost", grouped(report.frames_lost)));
     }

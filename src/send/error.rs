@@ -4,8 +4,9 @@ use std::io;
 
 use hal::{DmaError, NicError};
 
-use crate::file::LeaseError;
+use crate::file::{LeaseError, SourceError};
 use crate::net::NetError;
+use crate::tcp::SocketError;
 
 /// Why a send could not begin or go on. The [report](crate::send::Report) says how far it came.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,15 @@ pub enum SendError {
         /// why
         error: LeaseError,
     },
+    /// What is to be sent could not be opened.
+    #[error("{0}")]
+    Source(#[from] SourceError),
+    /// What is to be sent as a file is none.
+    #[error("{0} is not a regular file, so it has no pages that a NIC could read; send its bytes instead")]
+    NotAFile(String),
+    /// A connection.
+    #[error("{0}")]
+    Socket(#[from] SocketError),
     /// Memory for packet buffers.
     #[error("no memory for packet buffers: {0}")]
     Pool(io::Error),

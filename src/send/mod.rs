@@ -5,6 +5,7 @@
 //! | [`port`] | [`Port`]: a NIC with its buffers, its windows and its address; answers ARP and ping |
 //! | [`options`] | [`UdpOptions`]: what is to be sent as datagrams, and how |
 //! | [`udp`] | [`UdpSend`]: a file or stream as UDP datagrams; one file for the gathering way, one for the copying way |
+//! | [`tcp`] | [`TcpSend`]: a file or stream to a TCP server |
 //! | [`pace`] | [`Pacer`]: so many bits a second, no more |
 //! | [`report`] | [`Report`]: what was done |
 //! | [`mod@repeat`] | [`repeat()`]: a file several times, and what the later sends cost |
@@ -19,19 +20,19 @@ pub mod port;
 pub mod repeat;
 pub mod report;
 pub mod run;
+pub mod tcp;
 pub mod udp;
 
 pub use error::SendError;
 pub use options::{COPY_BELOW, Framing, Stability, UdpOptions};
 pub use pace::Pacer;
-pub(crate) use port::buffers_of;
-#[cfg(feature = "smoltcp")]
-pub(crate) use port::push_copied;
 pub use port::{Port, PortConfig};
+pub(crate) use port::{buffers_of, push_copied};
 pub use repeat::{Cost, Repeated, repeat};
-pub use report::{CopyReason, Report, Stop};
+pub use report::{CopyReason, Report, Stop, TcpFigures};
 pub(crate) use run::{CHECK, Waiter};
-pub use run::{Progress, Wait, run};
+pub use run::{Progress, Transfer, Wait, run};
+pub use tcp::{TcpOptions, TcpSend};
 pub(crate) use udp::secure;
 pub use udp::{Step, UdpSend};
 

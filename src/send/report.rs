@@ -94,6 +94,18 @@ pub struct Report {
     pub stability: String,
     /// Posted frames that the device did not complete.
     pub frames_lost: u64,
+    /// What TCP adds; of a send over UDP there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<TcpFigures>,
+}
+
+/// What a connection did. Sizes in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TcpFigures {
+    /// Bytes that the peer has acknowledged.
+    pub acknowledged: u64,
+    /// Bytes that were sent again. They count in [`Report::bytes`] too.
+    pub retransmitted: u64,
 }
 
 impl Report {

@@ -41,10 +41,73 @@ pub(crate) const CHECK: Duration = Duration::from_millis(20);
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
 
+/// A send that is taken step by step.
+pub trait Transfer {
+    /// Does what there is to do now, without waiting.
+    ///
+    /// # Errors
+    /// [`SendError`]; [`fail`](Self::fail) is called then.
+    fn step(&mut self, now: Duration) -> Result<Step, SendError>;
+
+    /// Looks whether the device is alive. Now and then while idle.
+    ///
+    /// # Errors
+    /// [`NicError::Hang`], [`NicError::Vanished`].
+    fn check(&mut self, now: Duration) -> Result<(), SendError>;
+
+    /// Sleeps until the device has something for us, at most `timeout`. Returns whether it has.
+    ///
+    /// # Errors
+    /// What the NIC says; [`BusError::NoInterrupt`] when it cannot wake us.
+    fn wait(&mut self, timeout: Duration) -> Result<bool, SendError>;
+
+    /// Ends it early.
+    fn interrupt(&mut self);
+
+    /// How far it is.
+    fn progress(&self) -> Progress;
+
+    /// The report, once a step was [`Step::Done`].
+    fn finish(&mut self, now: Duration) -> Report;
+
+    /// The report of a send that an error ended.
+    fn fail(&mut self, now: Duration, error: SendError) -> Report;
+}
+
+impl Transfer for UdpSend<'_> {
+    fn step(&mut self, now: Duration) -> Result<Step, SendError> {
+        UdpSend::step(self, now)
+    }
+
+    fn check(&mut self, now: Duration) -> Result<(), SendError> {
+        UdpSend::check(self, now)
+    }
+
+    fn wait(&mut self, timeout: Duration) -> Result<bool, SendError> {
+        UdpSend::wait(self, timeout)
+    }
+
+    fn interrupt(&mut self) {
+        UdpSend::interrupt(self);
+    }
+
+    fn progress(&self) -> Progress {
+        UdpSend::progress(self)
+    }
+
+    fn finish(&mut self, now: Duration) -> Report {
+        UdpSend::finish(self, now)
+    }
+
+    fn fail(&mut self, now: Duration, error: SendError) -> Report {
+        UdpSend::fail(self, now, error)
+    }
+}
+
 /// Runs a send to its end: complete, stopped by `stop`, or failed. The report says which, and how far it came.
 ///
 /// `tell` is called about ten times a second.
-pub fn run(send: &mut UdpSend<'_>, wait: Wait, stop: &AtomicBool, mut tell: impl FnMut(Progress)) -> Report {
+pub fn run(send: &mut impl Transfer, wait: Wait, stop: &AtomicBool, mut tell: impl FnMut(Progress)) -> Report {
     let (start, processor) = (Instant::now(), processor_time());
     let (mut told, mut checked) = (Duration::ZERO, Duration::ZERO);
     let mut busy = Busy::default();

@@ -210,9 +210,9 @@ impl Connections {
         }
     }
 
-    /// Begins a connection to a peer whose next hop is asked for first.
-    pub fn connect(&mut self, peer: SocketAddr, now: Duration) -> Result<Socket, SocketError> {
-        let resolution = Box::new(Resolution::new(&self.interface, peer.ip(), now)?);
+    /// Begins a connection to a peer. Where the way is not known, the next hop is asked for first.
+    pub fn connect(&mut self, peer: SocketAddr, path: Option<Path>, now: Duration) -> Result<Socket, SocketError> {
+        let resolution = Resolution::new(&self.interface, peer.ip(), now)?;
         if self.table.len() >= self.most {
             return Err(SocketError::Full(self.most));
         }
@@ -224,8 +224,12 @@ impl Connections {
         self.next_port = (local_port - first + 1) % count;
         let isn = self.isn.generate(self.local(local_port), peer, now);
         let engine = Connection::connect(self.config, local_port, peer.port(), isn, now);
-        let name = self.table.insert(Link::new(engine, None, peer, false, now));
-        self.resolving.push(Resolving { name, resolution });
+        let resolve = path.is_none();
+        let name = self.table.insert(Link::new(engine, path, peer, false, now));
+        if resolve {
+            self.resolving.push(Resolving { name, resolution: Box::new(resolution) });
+        }
+        self.wake(name);
         self.report.opened += 1;
         Ok(Socket { name })
     }

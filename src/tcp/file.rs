@@ -1,9 +1,10 @@
 //! A file as connections send it: opened once, kept from changing once, sent to any number of peers.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use crate::file::{Lease, RegularFile};
+use crate::file::{Lease, RegularFile, Source};
 use crate::send::{SendError, Stability, secure};
 
 /// A file that connections send from, and what keeps it from changing meanwhile. Clones are the same file.
@@ -24,6 +25,17 @@ struct Inner {
 }
 
 impl SharedFile {
+    /// Opens a file by its path, and keeps it from changing by a lease where there is one, else by trust.
+    ///
+    /// # Errors
+    /// As [`Source::open`]; [`SendError::NotAFile`] for what has no pages, such as a pipe.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, SendError> {
+        match Source::open(path)? {
+            Source::File(file) => Self::new(file, Stability::Auto),
+            Source::Stream(stream) => Err(SendError::NotAFile(stream.name().to_owned())),
+        }
+    }
+
     /// Keeps `file` from changing, as far as `stability` asks for it and the system can.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::connection::{Connection, Outgoing};
+use super::connection::{Connection, Outgoing, State};
 use super::error::SocketError;
 use super::extent::Content;
 use super::file::SharedFile;
@@ -31,6 +31,8 @@ pub(super) struct Link {
     pub told: bool,
     /// The program has given its handle back.
     pub released: bool,
+    /// The stream ends with what is queued. The engine is told after the SYN: before, it would take it for the end of the attempt.
+    ends: bool,
     /// What is wrong with it that the engine does not know.
     pub trouble: Option<Box<SocketError>>,
     /// When something was acknowledged last, or began to be sent.
@@ -49,6 +51,7 @@ impl Link {
             queued: false,
             told: false,
             released: false,
+            ends: false,
             trouble: None,
             moved: now,
             acknowledged: 0,
@@ -59,6 +62,10 @@ impl Link {
     pub fn poll(&mut self, windows: &mut WindowCache, report: &mut StackReport, now: Duration) -> Option<Outgoing> {
         self.settle(windows, report, now);
         let outgoing = self.engine.poll(now);
+        if self.ends && outgoing.is_some() && self.trouble.is_none() {
+            self.ends = false;
+            self.engine.shutdown();
+        }
         if self.engine.is_closed() {
             self.outbox.held.let_go(windows);
         }
@@ -122,6 +129,17 @@ impl Link {
         }
         self.outbox.held.let_go_of(windows, file);
         true
+    }
+
+    /// The stream ends with what is queued.
+    pub fn shutdown(&mut self) {
+        if self.trouble.is_some() {
+            // After trouble with a file there is no end that looks like one.
+        } else if self.engine.state() == State::SynSent && !self.outbox.extents.is_empty() {
+            self.ends = true;
+        } else {
+            self.engine.shutdown();
+        }
     }
 
     /// It cannot be opened.

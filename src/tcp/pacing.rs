@@ -56,3 +56,44 @@ impl Pacer {
         self.next = self.next.max(now.saturating_sub(CREDIT)) + pace.time(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_takes_half_a_round_trip_in_slow_start_and_five_sixths_later() {
+        for (slow_start, milliseconds) in [(true, 50), (false, 83)] {
+            let pace = Pace::new(100_000, slow_start, Duration::from_millis(100));
+            let mut pacer = Pacer::default();
+            let begun = Duration::from_secs(5);
+            let (mut now, mut sent) = (begun, 0);
+            while sent < 100_000 {
+                now = now.max(pacer.next());
+                let burst = pace.burst(1000, 64_000).min(100_000 - sent);
+                pacer.sent(burst, pace, now);
+                sent += burst;
+            }
+            let took = (pacer.next() - begun).as_millis() as i64;
+            assert!((took - milliseconds).abs() <= 2, "{took} ms");
+        }
+    }
+
+    #[test]
+    fn bursts_grow_with_the_pace_between_two_segments_and_the_most() {
+        let burst = |window| Pace::new(window, false, Duration::from_millis(10)).burst(1448, 65_160);
+        assert_eq!(burst(1448), 2 * 1448);
+        assert_eq!(burst(14_480), 2 * 1448);
+        assert_eq!(burst(144_800), 12 * 1448);
+        assert_eq!(burst(1_000_000_000), 65_160);
+        assert_eq!(Pace::new(1, false, Duration::from_millis(10)).burst(1448, 1448), 1448);
+    }
+
+    #[test]
+    fn a_pause_is_made_up_for_by_a_millisecond_at_most() {
+        let pace = Pace::new(1_000_000, false, Duration::from_millis(100));
+        let mut pacer = Pacer::default();
+        pacer.sent(12_000, pace, Duration::from_secs(9));
+        assert_eq!(pacer.next(), Duration::from_secs(9));
+    }
+}

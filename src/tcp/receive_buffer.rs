@@ -1,6 +1,7 @@
 //! What has arrived: in order and not yet read, and a little out of order (RFC 2018 for how that is reported).
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::ops::Range;
 
 use super::{SackBlocks, Seq};
@@ -11,7 +12,7 @@ const MAX_RANGES: usize = 16;
 const KEPT: usize = 1024;
 
 /// The bytes between what was read and what the window allows, by position.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct ReceiveBuffer {
     /// From the first unread byte to the furthest that arrived; what is between ranges is zero.
     bytes: VecDeque<u8>,
@@ -173,6 +174,13 @@ impl ReceiveBuffer {
             let from = at + split - front.len();
             back[from..from + payload.len() - split].copy_from_slice(&payload[split..]);
         }
+    }
+}
+
+impl fmt::Debug for ReceiveBuffer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { next, ready, ranges, duplicate, .. } = self;
+        write!(out, "ReceiveBuffer {{ next: {next}, ready: {ready}, ranges: {ranges:?}, duplicate: {duplicate:?} }}")
     }
 }
 

@@ -83,3 +83,63 @@ impl Rtt {
         self.minimum[0].min(self.minimum[1])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn the_estimate_is_that_of_rfc_6298() {
+        let mut rtt = Rtt::new();
+        assert_eq!((rtt.smoothed(), rtt.rto()), (None, ms(1000)));
+        rtt.sample(ms(400), ms(0));
+        assert_eq!((rtt.smoothed(), rtt.rto()), (Some(ms(400)), ms(400 + 4 * 200)));
+        // RTTVAR = 3/4 * 200 + 1/4 * |400 - 800|, SRTT = 7/8 * 400 + 1/8 * 800.
+        rtt.sample(ms(800), ms(0));
+        assert_eq!((rtt.smoothed(), rtt.rto()), (Some(ms(450)), ms(450 + 4 * 250)));
+    }
+
+    #[test]
+    fn the_timeout_has_bounds_and_doubles_between_them() {
+        let mut rtt = Rtt::new();
+        for _ in 0..100 {
+            rtt.sample(Duration::from_micros(50), ms(0));
+        }
+        assert_eq!(rtt.rto(), Duration::from_micros(200_050));
+        rtt.back_off();
+        rtt.back_off();
+        assert_eq!(rtt.rto(), Duration::from_micros(800_200));
+        for _ in 0..200 {
+            rtt.back_off();
+        }
+        assert_eq!(rtt.rto(), MAX_RTO);
+        rtt.sample(Duration::from_micros(50), ms(0));
+        assert_eq!(rtt.rto(), Duration::from_micros(200_050));
+        rtt.sample(Duration::MAX, ms(0));
+        assert_eq!(rtt.rto(), MAX_RTO);
+    }
+
+    #[test]
+    fn a_minimum_is_forgotten_after_a_while() {
+        let mut rtt = Rtt::new();
+        assert_eq!(rtt.minimum(), Duration::MAX);
+        rtt.sample(ms(10), ms(0));
+        for at in 1..=12 {
+            rtt.sample(ms(50), Duration::from_secs(60 * at));
+        }
+        assert_eq!(rtt.minimum(), ms(50));
+        rtt.sample(ms(30), Duration::from_secs(721));
+        assert_eq!(rtt.minimum(), ms(30));
+    }
+
+    #[test]
+    fn a_sample_of_nothing_is_one() {
+        let mut rtt = Rtt::new();
+        rtt.sample(Duration::ZERO, ms(0));
+        assert!(rtt.smoothed().is_some());
+    }
+}

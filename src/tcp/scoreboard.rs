@@ -211,7 +211,13 @@ impl Scoreboard {
     /// receiver threw it away (RFC 2018 8).
     pub fn lose_all(&mut self, reneged: bool) {
         for index in 0..self.records.len() {
-            if reneged || self.records[index].fate == Fate::InFlight {
+            let record = &mut self.records[index];
+            if reneged && record.fate == Fate::Sacked {
+                // It may be several that were one since they had arrived: when and how often each was sent is not known any more.
+                record.resent = true;
+                self.resent_below = self.resent_below.max(record.end);
+                self.set(index, Fate::Lost);
+            } else if record.fate == Fate::InFlight {
                 self.set(index, Fate::Lost);
             }
         }

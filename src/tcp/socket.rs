@@ -145,11 +145,7 @@ impl Socket {
     /// # Errors
     /// [`SocketError::Gone`].
     pub fn shutdown(self, stack: &mut Stack) -> Result<(), SocketError> {
-        let link = self.link_mut(stack)?;
-        // After trouble with a file there is no end that looks like one.
-        if link.trouble.is_none() {
-            link.engine.shutdown();
-        }
+        self.link_mut(stack)?.shutdown();
         stack.connections.wake(self.name);
         Ok(())
     }
@@ -169,9 +165,7 @@ impl Socket {
     pub fn close(self, stack: &mut Stack) {
         let Ok(link) = self.link_mut(stack) else { return };
         link.released = true;
-        if link.trouble.is_none() {
-            link.engine.shutdown();
-        }
+        link.shutdown();
         stack.connections.wake(self.name);
     }
 
@@ -181,6 +175,19 @@ impl Socket {
     /// [`SocketError::Gone`].
     pub fn acknowledged(self, stack: &Stack) -> Result<u64, SocketError> {
         Ok(self.link(stack)?.engine.acknowledged())
+    }
+
+    /// Whether the peer has everything that was queued, and has acknowledged the end that [`shutdown`](Self::shutdown) put behind it.
+    ///
+    /// # Errors
+    /// What ended the connection.
+    pub fn delivered(self, stack: &Stack) -> Result<bool, SocketError> {
+        let link = self.link(stack)?;
+        let ended = matches!(link.engine.state(), State::FinWait2 | State::TimeWait | State::Closed);
+        match link.error() {
+            Some(error) => Err(error),
+            None => Ok(ended && link.engine.acknowledged() == link.outbox.extents.end()),
+        }
     }
 
     /// How many bytes are queued and not acknowledged.

@@ -5,8 +5,8 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hal::Burst;
 use hal::nic::TxCounters;
+use hal::{Burst, MacAddress};
 
 use super::connection::TcpConfig;
 use super::connections::Connections;
@@ -116,7 +116,21 @@ impl Stack {
     /// # Errors
     /// [`SocketError::Net`] for an address that cannot be reached from the interface, [`SocketError::Full`].
     pub fn connect(&mut self, peer: SocketAddr, now: Duration) -> Result<Socket, SocketError> {
-        self.connections.connect(peer, now)
+        self.connections.connect(peer, None, now)
+    }
+
+    /// As [`connect`](Self::connect), through a station that is known: nobody is asked for it.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_by(&mut self, peer: SocketAddr, station: MacAddress, now: Duration) -> Result<Socket, SocketError> {
+        let path = Path::new(&self.connections.interface, station, peer.ip())?;
+        self.connections.connect(peer, Some(path), now)
+    }
+
+    /// Frames that are posted and not completed.
+    pub fn outstanding(&mut self) -> u64 {
+        self.port.outstanding()
     }
 
     /// What happened since the last call that the program may want to know; `None` when there is nothing.
@@ -268,3 +282,6 @@ impl Stack {
         Ok(next)
     }
 }
+
+#[cfg(test)]
+mod tests;

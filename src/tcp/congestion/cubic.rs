@@ -59,7 +59,8 @@ impl Cubic {
         self.w_max = if current < self.w_max { current * (1.0 + BETA) / 2.0 } else { current };
         self.prior = current;
         self.epoch = None;
-        (window as f64 * BETA) as u64
+        // BETA, without a rounding that depends on the machine.
+        window.saturating_mul(7) / 10
     }
 
     /// After a pause the curve starts anew from where the window is (RFC 9438 5.8).

@@ -205,13 +205,14 @@ impl Connection {
         if ack < self.una {
             return Some(events);
         }
-        let grown = self.update_window(header, start, ack);
+        let grown = self.update_window(header, start, ack, now);
         let plain = segment.payload.is_empty() && !header.flags.contains(Flags::FIN) && !grown;
         if !self.scoreboard.is_empty() {
-            if ack > self.una {
+            let before = self.acknowledged();
+            self.process_acknowledgement(segment, ack, plain, now);
+            if self.acknowledged() > before {
                 events |= Events::ACKNOWLEDGED;
             }
-            self.process_acknowledgement(segment, ack, plain, now);
         }
         if self.shut && self.una > self.stream_end() {
             events |= self.fin_acknowledged(now);
@@ -238,7 +239,7 @@ impl Connection {
     }
 
     /// Takes the window of a segment that is not older than the one that told it last. Returns whether it has changed.
-    fn update_window(&mut self, header: &TcpHeader, start: u64, ack: u64) -> bool {
+    fn update_window(&mut self, header: &TcpHeader, start: u64, ack: u64, now: Duration) -> bool {
         if (start, ack) < (self.window_seq, self.window_ack) {
             return false;
         }
@@ -249,8 +250,8 @@ impl Connection {
             self.persisted = 0;
         }
         if self.window == 0 {
-            // A peer that closes its window and says so is there.
-            self.stalled_since = self.stalled_since.max(self.moved_at);
+            // A peer that says that its window is closed is there (RFC 9293 3.8.6.1). The idle time-out bounds it.
+            self.stalled_since = now;
         }
         self.window != before
     }
@@ -274,8 +275,10 @@ impl Connection {
             echo.is_some_and(|echo| (echo.wrapping_sub(milliseconds) as i32) < 0)
         };
         let mut first_sent: Option<Duration> = None;
+        let mut resent = false;
         let rack = &mut self.rack;
         let mut arrived = |record: &crate::tcp::scoreboard::Record| {
+            resent |= record.resent;
             if !record.resent {
                 first_sent = Some(first_sent.map_or(record.sent_at, |at| at.min(record.sent_at)));
             }
@@ -304,7 +307,8 @@ impl Connection {
             }
         }
         self.una = ack;
-        if let Some(sent_at) = first_sent {
+        // Karn's rule. What else an ACK of a retransmission covers may have arrived long before, and have waited for it.
+        if let Some(sent_at) = first_sent.filter(|_| !resent) {
             self.rtt.sample(now.saturating_sub(sent_at), now);
         } else if let (Some(echo), true) = (echo, advanced > 0) {
             let ticks = self.timestamp(now).wrapping_sub(echo);
@@ -330,9 +334,9 @@ impl Connection {
             delivered += self.count_duplicates(advanced, plain);
         }
         if !self.scoreboard.is_plain() {
-            self.detect_losses(now);
+            self.detect_losses(in_flight_before, now);
         }
-        self.adjust_window(delivered, in_flight_before, now);
+        self.adjust_window(delivered, advanced > 0, in_flight_before, now);
         self.arm_loss_probe(now);
     }
 
@@ -351,10 +355,9 @@ impl Connection {
         }
     }
 
-    /// Finds what is lost, and begins a recovery if there is something.
-    pub(super) fn detect_losses(&mut self, now: Duration) {
+    /// Finds what is lost, and begins a recovery if there is something. `in_flight` was under way before the ACK that tells.
+    pub(super) fn detect_losses(&mut self, in_flight: u64, now: Duration) {
         self.timers.clear(Timer::Reorder);
-        let in_flight = self.scoreboard.in_flight();
         if self.sack_permitted {
             let about = Circumstances {
                 now,
@@ -381,7 +384,7 @@ impl Connection {
     }
 
     /// The congestion window after an ACK.
-    fn adjust_window(&mut self, delivered: u64, in_flight_before: u64, now: Duration) {
+    fn adjust_window(&mut self, delivered: u64, advances: bool, in_flight_before: u64, now: Duration) {
         let in_flight = self.scoreboard.in_flight().saturating_sub(self.duplicates * u64::from(self.mss));
         let threshold = self.congestion.threshold();
         match &mut self.recovery {
@@ -392,7 +395,7 @@ impl Connection {
             recovery => {
                 let cautious = matches!(recovery, Recovery::Loss { .. });
                 let limited = self.limited || (self.congestion.slow_start() && 2 * in_flight_before > self.congestion.window());
-                if delivered > 0 && (limited || cautious) {
+                if advances && delivered > 0 && (limited || cautious) {
                     let round_trip = self.rtt.smoothed().unwrap_or_default();
                     self.congestion.arrived(delivered, cautious, round_trip, now);
                 }

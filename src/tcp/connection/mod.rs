@@ -110,6 +110,8 @@ pub struct Connection {
     duplicates: u64,
     /// Whether the congestion window is what held back data, when there was something to send last.
     limited: bool,
+    /// Whether the last poll sent data, and this one goes on.
+    filling: bool,
 
     /// What is received, in positions.
     received: ReceiveBuffer,
@@ -162,6 +164,9 @@ impl Connection {
     }
 
     /// Opens a connection passively: answers a `syn`, a segment with [`Flags::SYN`] and neither ACK nor RST, which the caller has checked.
+    ///
+    /// There are no SYN cookies, which would cost window scaling and SACK: the caller bounds how many connections are in
+    /// [`State::SynReceived`], and drops the SYNs beyond that. One that nobody completes ends after 63 s.
     pub fn accept(config: TcpConfig, syn: &Segment<'_>, isn: Isn, now: Duration) -> Self {
         let mut connection = Self::new(config, State::SynReceived, syn.header.destination_port, syn.header.source_port, isn, now);
         connection.take_syn(&syn.header, now);
@@ -201,6 +206,7 @@ impl Connection {
             probe: None,
             duplicates: 0,
             limited: false,
+            filling: false,
             received: ReceiveBuffer::new(),
             irs: Seq(0),
             window_end: 0,
@@ -242,7 +248,8 @@ impl Connection {
         if self.shut || self.state == State::Closed {
             return Err(TcpError::NotOpen);
         }
-        self.offered += bytes;
+        // Positions have room behind it.
+        self.offered = self.offered.saturating_add(bytes).min(1 << 62);
         Ok(())
     }
 
@@ -344,6 +351,10 @@ impl Connection {
         self.congestion.set_mss(mss.into());
         if self.scoreboard.lose_larger(mss.into()) > 0 {
             self.forced = true;
+            if matches!(self.recovery, Recovery::Open) {
+                // It is repaired as after a time-out, with the window as it is.
+                self.recovery = Recovery::Loss { until: self.next };
+            }
             self.arm_retransmission(now);
         }
     }

@@ -24,7 +24,11 @@ impl Connection {
             State::Closed => None,
             State::SynSent | State::SynReceived => self.poll_handshake(now),
             State::FinWait2 | State::TimeWait => self.poll_acknowledgement(now),
-            _ => self.poll_data(now).or_else(|| self.poll_acknowledgement(now)),
+            _ => {
+                let data = self.poll_data(now);
+                self.filling = data.is_some();
+                data.or_else(|| self.poll_acknowledgement(now))
+            }
         }
     }
 
@@ -81,10 +85,14 @@ impl Connection {
             }
         }
         let in_flight = self.in_flight();
+        if self.scoreboard.is_empty() && self.unsent() > 0 && now.saturating_sub(self.sent_at) > self.rtt.rto() {
+            self.congestion.restart();
+        }
         let room = self.congestion.window().saturating_sub(in_flight);
         if self.scoreboard.lost() > 0 {
             return self.poll_lost(room, now);
         }
+        self.forced = false;
         self.poll_new(room, in_flight, now)
     }
 
@@ -103,7 +111,7 @@ impl Connection {
             }
         }
         let pace = self.pace();
-        let most = if forced { mss } else { self.burst(pace, mss).min(room - room % mss).max(mss) };
+        let most = self.burst(pace, mss).min(room - room % mss).max(mss);
         let mut range = self.scoreboard.next_lost(most)?;
         // A window that has shrunk holds back everything but the first segment, which is what asks for it.
         let window_end = self.una + self.window;
@@ -132,9 +140,6 @@ impl Connection {
         if waiting == 0 && !fin {
             self.limited = false;
             return None;
-        }
-        if self.scoreboard.is_empty() && now.saturating_sub(self.sent_at) > self.rtt.rto() {
-            self.congestion.restart();
         }
         let options = self.options(now);
         let mss = self.payload_mss(&options);
@@ -184,11 +189,11 @@ impl Connection {
     }
 
     /// Whether to wait for more room, so that a burst becomes larger: as long as something is under way an ACK will make room. A quarter of
-    /// a window is enough to keep the path full.
+    /// a window is enough to keep the path full. What was begun is finished: then all of the window is used.
     #[inline]
     fn should_defer(&self, usable: u64, goal: u64, mss: u64, in_flight: u64) -> bool {
         let enough = goal.min(self.congestion.window().min(self.largest_window) / 4).max(mss);
-        usable < enough && in_flight > 0
+        usable < enough && in_flight > 0 && !(self.filling && usable >= mss)
     }
 
     /// Something new if there is and the peer's window allows, else the last segment again (RFC 8985 7.3).

@@ -101,8 +101,10 @@ impl Connection {
             self.acknowledge_now = true;
         }
         if self.timers.take(Timer::Reorder, now) {
-            self.detect_losses(now);
+            self.detect_losses(self.scoreboard.in_flight(), now);
         }
+        // Whether there is anything to send is found out anew.
+        self.timers.take(Timer::Pace, now);
         if self.timers.take(Timer::Persist, now) {
             self.persist_passed(now);
         }
