@@ -162,6 +162,11 @@ impl Stack {
         !self.blocked && !(self.connections.ready.is_empty() && self.unsent.is_empty() && self.connections.replies.is_empty())
     }
 
+    /// Whether all that was to be sent now is sent, and the NIC is done with it. Time-outs and peers may give it more to do.
+    pub fn is_quiet(&mut self) -> bool {
+        !self.blocked && !self.has_work() && self.outstanding() == 0
+    }
+
     /// Sleeps until the NIC has something for us, at most `timeout`. Returns whether it has.
     ///
     /// # Errors

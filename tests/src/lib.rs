@@ -5,6 +5,7 @@
 //! | [`command`] | runs `pagewire`, waits for it with a bound, reads its JSON |
 //! | [`content`] | temporary directories and files to send |
 //! | [`receiver`] | the other end that is `pagewire receive`, and the one that is a socket of the test |
+//! | [`server`] | `pagewire serve`, and its clients: curl, and sockets of the test |
 //! | [`peer`] | the other end that is a station on a datagram wire, with nothing of pagewire in it |
 //! | [`namespace`] | the other end that is the kernel, behind a TAP interface |
 //! | [`capture`] | reads captures, by a parser and by tshark |
@@ -19,6 +20,7 @@ pub mod namespace;
 pub mod peer;
 pub mod process;
 pub mod receiver;
+pub mod server;
 
 use std::time::{Duration, Instant};
 

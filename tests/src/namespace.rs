@@ -1,7 +1,10 @@
 //! A network of the kernel's own, with nothing in it but a TAP interface: a real Linux host as the peer, apart from this machine's network.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::command::{Run, start};
 use crate::{need_root, process, tool, wait_for};
@@ -44,6 +47,21 @@ impl Namespace {
             ready
         });
         Self { holder }
+    }
+
+    /// Does something in a thread that is in this network: sockets that it makes stay there.
+    ///
+    /// # Panics
+    /// When `work` does, or the network cannot be entered.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let network = fs::File::open(format!("/proc/{}/ns/net", self.holder.pid())).expect("the network");
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter a network");
+                work()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// A command as `command`, in this network. It keeps its process number: nsenter becomes it.
