@@ -14,7 +14,7 @@ use super::site::Site;
 use crate::file::RegularFile;
 use crate::file::source::Available;
 use crate::send::SendError;
-use crate::tcp::{self, SharedFile, Socket, SocketError, Stack};
+use crate::tcp::{self, SharedFile, Socket, SocketError, Stack, State};
 
 /// How long a connection waits for the client's end after its own.
 const LINGER: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ struct Answer {
 /// Why a client gets no more.
 struct Loss {
     why: String,
-    /// The stack itself delivers what is on its way, and resets the connection then.
+    /// The stack itself delivers what is on its way, and resets the connection then: only that is the end.
     resets_itself: bool,
 }
 
@@ -147,8 +147,16 @@ impl Client {
                 self.socket.close(service.stack);
                 Fate::Leaves
             }
+            Err(loss) if loss.resets_itself && self.is_open(service) => {
+                self.change_phase(service);
+                Fate::Stays
+            }
             Err(loss) => self.lose(service, &loss),
         }
+    }
+
+    fn is_open(&self, service: &Service<'_>) -> bool {
+        self.socket.state(service.stack).is_ok_and(|state| state != State::Closed)
     }
 
     /// The server stops.
@@ -293,10 +301,8 @@ impl Client {
         while let Some(answer) = self.answers.pop_front() {
             self.tell(service, answer, Some(loss.why.clone()));
         }
-        if !loss.resets_itself {
-            // It may be over already.
-            let _ = self.socket.abort(service.stack);
-        }
+        // It may be over already.
+        let _ = self.socket.abort(service.stack);
         self.socket.close(service.stack);
         Fate::Leaves
     }
