@@ -4,7 +4,7 @@
 //! cargo bench --bench instructions            a table
 //! cargo bench --bench instructions -- --json  one line of JSON
 //! ```
-//! The device is [`IdleDevice`]: registers and rings in ordinary memory. Each case runs twice, short and long, and the difference is divided
+//! The device is [`IdleDevice`] or [`IdleVirtio`]: registers and rings in ordinary memory. Each case runs twice, short and long, and the difference is divided
 //! by the frames, so that start-up does not count. Only what runs inside `measured` counts; the device completes outside.
 
 use std::hint::black_box;
@@ -13,12 +13,15 @@ use std::process::Command;
 use std::time::Duration;
 
 use e1000::{E1000, E1000Config};
-use hal::{Burst, Nic, Offload, OffloadFlags, Pool, PoolConfig};
-use hw_sim::model::idle::IdleDevice;
+use hal::{Burst, Nic, Offload, OffloadFlags, Pool, PoolConfig, RxBurst};
+use hw_sim::model::e1000::{E1000Model, Received};
+use hw_sim::model::idle::{IdleDevice, IdleVirtio};
+use hw_sim::model::virtio::Features;
 use pagewire::bench::{Shape, Transmitter, Work};
 use pagewire::file::Source;
 use pagewire::net::Interface;
 use pagewire::send::{Framing, Port, PortConfig, Step, UdpOptions, UdpSend};
+use virtio_net::{VirtioNet, VirtioNetConfig};
 
 /// Frames with one doorbell, as testpmd.
 const BURST: usize = 32;
@@ -35,21 +38,38 @@ struct Case {
     run: fn(usize),
 }
 
-const CASES: [Case; 8] = [
-    Case { name: "frame-64", what: "64-byte frame, one segment", target: Some(100.0), dpdk: Some(256.0), run: frame_64 },
+const CASES: [Case; 13] = [
+    Case { name: "frame-64", what: "64-byte frame, one segment", target: Some(100.0), dpdk: Some(256.0), run: frame_64::<IdleDevice> },
     Case {
         name: "two-segments",
         what: "header + 1400 bytes, checksums by the NIC",
         target: Some(140.0),
         dpdk: Some(387.0),
-        run: two_segments,
+        run: two_segments::<IdleDevice>,
     },
     Case { name: "bench-64", what: "a turn of `bench tx`, 64 bytes", target: Some(110.0), dpdk: Some(256.0), run: bench_64 },
     Case { name: "bench-two", what: "a turn of `bench tx`, 64 + 1400 bytes", target: Some(150.0), dpdk: Some(387.0), run: bench_two },
+    Case { name: "forward", what: "received and sent on, 64 bytes", target: None, dpdk: None, run: forward },
     Case { name: "alternating", what: "the same, each with another request", target: None, dpdk: None, run: alternating },
     Case { name: "segmentation", what: "header + 14,480 bytes to be segmented", target: None, dpdk: None, run: segmentation },
     Case { name: "udp-raw", what: "UDP datagram of 1472 file bytes", target: Some(200.0), dpdk: None, run: udp_raw },
     Case { name: "udp-offset", what: "UDP datagram with its file offset", target: Some(200.0), dpdk: None, run: udp_offset },
+    Case { name: "virtio-split-frame-64", what: "virtio, split: 64-byte frame", target: None, dpdk: None, run: frame_64::<Split> },
+    Case {
+        name: "virtio-split-two-segments",
+        what: "virtio, split: header + 1400 bytes",
+        target: None,
+        dpdk: None,
+        run: two_segments::<Split>,
+    },
+    Case { name: "virtio-packed-frame-64", what: "virtio, packed: 64-byte frame", target: None, dpdk: None, run: frame_64::<Packed> },
+    Case {
+        name: "virtio-packed-two-segments",
+        what: "virtio, packed: header + 1400 bytes",
+        target: None,
+        dpdk: None,
+        run: two_segments::<Packed>,
+    },
 ];
 
 fn main() {
@@ -88,6 +108,8 @@ fn main() {
 fn count(valgrind: &std::path::Path, case: &str, bursts: usize) -> u64 {
     let output = Command::new(valgrind)
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no", "--toggle-collect=*measured*"])
+        // What the model does when one of its registers is written is not the driver's.
+        .arg("--toggle-collect=*e1000::device::Io*write*")
         .arg(std::env::current_exe().expect("this program has a path"))
         .args(["--child", case, &bursts.to_string()])
         .output()
@@ -103,15 +125,73 @@ fn measured(work: &mut dyn FnMut()) {
     work();
 }
 
-struct Bench {
-    device: IdleDevice,
-    nic: E1000,
+/// A device that does nothing, and its driver.
+trait Idle: Sized {
+    type Driver: Nic;
+    fn start() -> (Self, Self::Driver);
+    /// Everything that was posted is done.
+    fn complete(&self);
+}
+
+impl Idle for IdleDevice {
+    type Driver = E1000;
+
+    fn start() -> (Self, E1000) {
+        let device = Self::new("52:54:00:00:00:01".parse().expect("an address"));
+        let nic = E1000::start(device.device(), E1000Config::default()).expect("it starts");
+        (device, nic)
+    }
+
+    fn complete(&self) {
+        Self::complete(self);
+    }
+}
+
+/// A virtio device with rings of one layout, and what QEMU offers besides.
+fn virtio(ring: Features) -> (IdleVirtio, VirtioNet) {
+    let device = IdleVirtio::new("52:54:00:00:00:01".parse().expect("an address"), (Features::USUAL - Features::ORDER_PLATFORM) | ring);
+    let nic = VirtioNet::start(device.transport(), VirtioNetConfig::default()).expect("it starts");
+    (device, nic)
+}
+
+struct Split(IdleVirtio);
+
+impl Idle for Split {
+    type Driver = VirtioNet;
+
+    fn start() -> (Self, VirtioNet) {
+        let (device, nic) = virtio(Features::empty());
+        (Self(device), nic)
+    }
+
+    fn complete(&self) {
+        self.0.complete();
+    }
+}
+
+struct Packed(IdleVirtio);
+
+impl Idle for Packed {
+    type Driver = VirtioNet;
+
+    fn start() -> (Self, VirtioNet) {
+        let (device, nic) = virtio(Features::RING_PACKED);
+        (Self(device), nic)
+    }
+
+    fn complete(&self) {
+        self.0.complete();
+    }
+}
+
+struct Bench<D: Idle> {
+    device: D,
+    nic: D::Driver,
     pool: Pool,
 }
 
-fn bench() -> Bench {
-    let device = IdleDevice::new("52:54:00:00:00:01".parse().expect("an address"));
-    let mut nic = E1000::start(device.device(), E1000Config::default()).expect("it starts");
+fn bench<D: Idle>() -> Bench<D> {
+    let (device, mut nic) = D::start();
     let pool = Pool::new(PoolConfig::default()).expect("memory");
     let mapping = pool.attach(&nic.space()).expect("it attaches");
     nic.attach_pool(mapping).expect("the same space");
@@ -121,8 +201,8 @@ fn bench() -> Bench {
 /// The headers of a UDP datagram, as testpmd writes them into every packet.
 const HEADER: [u8; 42] = [0x5a; 42];
 
-fn frame_64(bursts: usize) {
-    let Bench { device, mut nic, mut pool } = bench();
+fn frame_64<D: Idle>(bursts: usize) {
+    let Bench { device, mut nic, mut pool } = bench::<D>();
     let mut burst = Burst::with_capacity(BURST);
     for _ in 0..bursts {
         measured(&mut || {
@@ -141,9 +221,10 @@ fn frame_64(bursts: usize) {
 }
 
 /// Frames of a header and `LEN` bytes in a window, with these requests in turn.
-fn segments<const LEN: u32, const REQUESTS: usize>(bursts: usize, requests: [Offload; REQUESTS]) {
-    let requests = black_box(requests);
-    let Bench { device, mut nic, mut pool } = bench();
+fn segments<D: Idle, const LEN: u32, const REQUESTS: usize>(bursts: usize, requests: [Offload; REQUESTS]) {
+    let Bench { device, mut nic, mut pool } = bench::<D>();
+    let offered = nic.capabilities().offloads;
+    let requests = black_box(requests.map(|request| Offload { flags: request.flags & offered, ..request }));
     let file = tempfile::tempfile().expect("a file");
     let window = nic.space().map_file(file.as_fd(), 0..4 << 20).expect("it maps");
     let mut burst = Burst::with_capacity(BURST);
@@ -169,17 +250,17 @@ const UDP: Offload =
 const TCP: Offload = Offload { flags: OffloadFlags::IPV4_CHECKSUM.union(OffloadFlags::TCP_CHECKSUM), ..UDP };
 const TSO: Offload = Offload { flags: OffloadFlags::TCP4_SEGMENTATION, payload_start: 54, mss: 1448, ..UDP };
 
-fn two_segments(bursts: usize) {
-    segments::<1400, 1>(bursts, [UDP]);
+fn two_segments<D: Idle>(bursts: usize) {
+    segments::<D, 1400, 1>(bursts, [UDP]);
 }
 
 /// No frame has the context that the one before it had.
 fn alternating(bursts: usize) {
-    segments::<1400, 2>(bursts, [UDP, TCP]);
+    segments::<IdleDevice, 1400, 2>(bursts, [UDP, TCP]);
 }
 
 fn segmentation(bursts: usize) {
-    segments::<14_480, 1>(bursts, [TSO]);
+    segments::<IdleDevice, 14_480, 1>(bursts, [TSO]);
 }
 
 fn bench_64(bursts: usize) {
@@ -192,7 +273,7 @@ fn bench_two(bursts: usize) {
 
 /// What `pagewire bench tx` does in one turn: reap, build a burst, post.
 fn bench_tx(bursts: usize, rest: &[u32]) {
-    let Bench { device, mut nic, mut pool } = bench();
+    let Bench { device, mut nic, mut pool } = bench::<IdleDevice>();
     let file = tempfile::tempfile().expect("a file");
     let window = nic.space().map_file(file.as_fd(), 0..4096).expect("it maps");
     let rest = rest.iter().map(|len| window.segment(0, *len).expect("inside the window")).collect();
@@ -203,6 +284,30 @@ fn bench_tx(bursts: usize, rest: &[u32]) {
     }
     drop(transmitter);
     nic.space().unmap(window).expect("it unmaps");
+}
+
+/// What `pagewire bench forward` does in one turn: receive a burst, send it on, give the queue buffers, reap. On the model, since the idle device
+/// receives nothing; without its two doorbells a burst, see [`count`].
+fn forward(bursts: usize) {
+    let model = E1000Model::new("52:54:00:00:00:01".parse().expect("an address"));
+    let mut nic = E1000::start(model.device(), E1000Config::default()).expect("it starts");
+    let mut pool = Pool::new(PoolConfig::default()).expect("memory");
+    nic.attach_pool(pool.attach(&nic.space()).expect("it attaches")).expect("the same space");
+    nic.rx(0).refill(&mut pool).expect("it takes buffers");
+    let mut frame = [0; 64];
+    frame[..6].copy_from_slice(&nic.mac().0);
+    let (mut arrived, mut burst) = (RxBurst::with_capacity(BURST), Burst::with_capacity(BURST));
+    for _ in 0..bursts {
+        (0..BURST).for_each(|_| assert_eq!(model.receive(&frame), Received::Delivered));
+        measured(&mut || {
+            assert_eq!(nic.rx(0).receive(&mut arrived, BURST).expect("it receives"), BURST);
+            arrived.forward(&mut burst, |_| ());
+            nic.rx(0).refill(&mut pool).expect("it takes buffers");
+            assert_eq!(nic.tx(0).post(&mut burst).expect("it posts"), BURST);
+        });
+        model.step();
+        measured(&mut || assert_eq!(nic.tx(0).reap().expect("it reaps"), BURST));
+    }
 }
 
 fn udp_raw(bursts: usize) {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use hal::MacAddress;
 use hw_sim::rig::{Rig, RigConfig};
-use hw_sim::wire::{self, WireConfig};
-use pagewire::device::{self, DriverOptions, OpenOptions, SimulatedAddress, SimulatedNic};
+use hw_sim::wire::{self, HostWire, WireConfig};
+use pagewire::device::{self, BusAddress, DeviceAddress, OpenOptions};
 use pagewire::file::Source;
 use pagewire::net::Interface;
 use pagewire::receive::{hash_of, hex};
@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Failure, Outcome, interrupted, print, print_json, progress, refuse_capture_into, stop_flag, table};
 
-/// Send a real file through the simulated e1000, and check every frame and the whole
+/// Send a real file through a simulated NIC, and check every frame and the whole
 ///
 /// The simulated NIC reads the file's own page-cache pages. Every frame that it puts on the wire is parsed and its checksums are verified by an independent parser
 /// (etherparse); the SHA-256 of what arrived is compared with the file's.
@@ -28,10 +28,15 @@ use super::{Failure, Outcome, interrupted, print, print_json, progress, refuse_c
 #[command(after_help = "\
 Examples:
     pagewire demo
-    pagewire demo film.mkv --pcap frames.pcap")]
+    pagewire demo film.mkv --pcap frames.pcap
+    pagewire demo --nic sim:virtio-net,packed=on")]
 pub struct Demo {
     /// The file to send; without it, 64 MiB and a bit of random bytes
     file: Option<PathBuf>,
+
+    /// The simulated NIC: sim:e1000 or sim:virtio-net, with options but without a wire
+    #[arg(long, value_name = "ADDRESS", default_value = "sim:e1000")]
+    nic: DeviceAddress,
 
     /// Write every frame into this capture
     #[arg(long, value_name = "FILE")]
@@ -59,6 +64,13 @@ impl Demo {
     pub fn run(self) -> Result<Outcome, Failure> {
         let start = Instant::now();
         let stop = stop_flag()?;
+        let BusAddress::Simulated(address) = &self.nic.bus else {
+            return Err(format!("{}: the demonstration is on a simulated NIC; `pagewire send` uses real ones", self.nic).into());
+        };
+        if address.wire != HostWire::default() {
+            return Err("the demonstration is the other end of its wire; leave wire= out, or use `pagewire send`".into());
+        }
+        let pcap = self.pcap.as_deref().or(address.pcap.as_deref());
         let say = |text: &str| if self.json { Ok(()) } else { print(text) };
         let made;
         let path = match &self.file {
@@ -71,14 +83,13 @@ impl Demo {
         let Source::File(file) = Source::open(path)? else {
             return Err(format!("{}: the demonstration needs a regular file", path.display()).into());
         };
-        refuse_capture_into(path, self.pcap.as_deref())?;
+        refuse_capture_into(path, pcap)?;
         say(&format!("file      {} ({})\n", path.display(), table::bytes(file.size())))?;
         let size = file.size();
 
-        let address = SimulatedAddress::new(SimulatedNic::E1000);
         let (end, wire) = wire::local();
-        let rig = Rig::start(RigConfig { wire: WireConfig::Local(end), pcap: self.pcap.clone(), ..address.rig() })?;
-        let nic = device::start(rig.device()?, DriverOptions::default(), OpenOptions::default())?;
+        let rig = Rig::start(RigConfig { wire: WireConfig::Local(end), pcap: pcap.map(Into::into), ..address.rig() })?;
+        let nic = device::start(rig.device()?, false, self.nic.driver, OpenOptions::default())?;
         say(&format!(
             "nic       {} ({}), simulated by QEMU {}\n",
             nic.model(),

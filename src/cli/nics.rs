@@ -2,10 +2,11 @@
 
 use clap::Args;
 use hw_sim::rig;
-use pagewire::device::{self, SimulatedNic};
+use pagewire::device::{self, DeviceAddress, SimulatedNic};
 use serde::Serialize;
 use vfio::{Controller, Sysfs};
 
+use super::details::Details;
 use super::{Failure, Outcome, print, print_json};
 
 /// List the NICs: simulated ones, and this machine's
@@ -14,9 +15,8 @@ use super::{Failure, Outcome, print, print_json};
 Examples:
     pagewire nics
     pagewire nics --json
+    pagewire nics -v sim:virtio-net,packed=on
 
-The option of a NIC of this machine, after a comma:
-    noiommu=on                  also without an IOMMU, in VFIO's unsafe mode: as root, every byte copied, nothing protects the memory
 The options of a simulated NIC, after commas:
     wire=user                   QEMU's user network: this host is 10.0.2.2 (and fec0::2), ordinary sockets are the peer (default)
     wire=dgram:LOCAL:REMOTE     Unix datagram sockets, one frame a datagram
@@ -24,10 +24,25 @@ The options of a simulated NIC, after commas:
     hostfwd=tcp:127.0.0.1:8080-:80   with wire=user: a port of this host that leads to the NIC
     pcap=FILE                   write every frame into a capture
     mac=52:54:00:12:34:56       the NIC's Ethernet address
-The options of every NIC:
-    tx-ring=N, rx-ring=N        descriptors: 80 to 4096, a multiple of 8 (default 256)
-    checksum=off, gather=off    do without what the NIC can do, to see the fallback")]
+    tx-ring=N, rx-ring=N        descriptors (default 256)
+    checksum=off, gather=off    do without what the NIC can do, to see the fallback
+    packed=on|off, queues=N     of virtio-net: packed or split rings, and how many queue pairs (N > 1: with wire=tap)
+    event_idx=off, vectors=N, host_mtu=N, ...   of virtio-net: what QEMU's device offers, in QEMU's words
+
+The options of a NIC of this machine: tx-ring, rx-ring, checksum, gather, packed, queues, and
+    noiommu=on                  also without an IOMMU, in VFIO's unsafe mode: as root, every byte copied, nothing protects the memory
+The options of a vhost-user back end (vhost-user:/path/socket): tx-ring, rx-ring, checksum, gather, packed, queues, and
+    server=on                   listen at the socket for the back end, instead of connecting to it
+    files=on                    let the back end map files, for writing too; without, file bytes are copied")]
 pub struct Nics {
+    /// NICs to open, for what -v says of them
+    #[arg(value_name = "ADDRESS", requires = "verbose")]
+    addresses: Vec<DeviceAddress>,
+
+    /// Open the NICs of these addresses, and print what each can do and which features were negotiated: offered, accepted, and why not
+    #[arg(short, long, requires = "addresses")]
+    verbose: bool,
+
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -47,6 +62,15 @@ struct Row {
 
 impl Nics {
     pub fn run(self) -> Result<Outcome, Failure> {
+        if self.verbose {
+            let details = self.addresses.iter().map(Details::of).collect::<Result<Vec<_>, _>>()?;
+            if self.json {
+                print_json(&details)?;
+            } else {
+                print(&details.iter().map(Details::render).collect::<Vec<_>>().join("\n"))?;
+            }
+            return Ok(Outcome::Done);
+        }
         let qemu = match rig::qemu_version() {
             Some(version) => format!("on QEMU {version}"),
             None => "on QEMU, which the first use installs (or says how to)".into(),

@@ -11,7 +11,7 @@ use hal::MacAddress;
 use pagewire::device::BusAddress;
 use pagewire::file::Source;
 use pagewire::net::{Family, Rate, Scheme, Size, Target};
-use pagewire::send::{COPY_BELOW, Framing, Port, Progress, Repeated, Report, Stop, TcpOptions, TcpSend, UdpOptions, repeat, run};
+use pagewire::send::{COPY_BELOW, Framing, Port, Repeated, Report, Stop, TcpOptions, TcpSend, UdpOptions, UdpSend, repeat, run};
 use pagewire::tcp::StackConfig;
 
 use super::port::PortArgs;
@@ -40,12 +40,12 @@ pub struct Send {
     /// The file; `-` is standard input, which is copied
     file: PathBuf,
 
+    #[command(flatten)]
+    port: PortArgs,
+
     /// The receiver: udp://HOST:PORT or tcp://HOST:PORT
     #[arg(long, value_name = "TARGET")]
     to: Target,
-
-    #[command(flatten)]
-    port: PortArgs,
 
     /// Start at this byte of the file (4GiB, 10MB, 4096)
     #[arg(long, value_name = "SIZE", default_value = "0")]
@@ -113,12 +113,8 @@ impl From<FramingArg> for Framing {
 impl Send {
     pub fn run(self) -> Result<Outcome, Failure> {
         let tcp = self.to.scheme() == Scheme::Tcp;
-        if tcp && (self.rate.is_some() || self.repeat > 1 || !matches!(self.framing, FramingArg::Raw)) {
-            return Err(
-                "--rate, --framing and --repeat are for udp:// targets: TCP finds its own rate, a stream has no datagrams, and each \
-                        connection is a send of its own"
-                    .into(),
-            );
+        if tcp && (self.rate.is_some() || !matches!(self.framing, FramingArg::Raw)) {
+            return Err("--rate and --framing are for udp:// targets: TCP finds its own rate, and a stream has no datagrams".into());
         }
         // What can be wrong without a NIC is found out before one is started.
         let source = Source::open(&self.file)?;
@@ -130,22 +126,14 @@ impl Send {
         }
         let target = self.to.resolve(Family::of(self.port.ip.address()))?;
         let stop = stop_flag()?;
-        let (mut port, rig) = self.port.open()?;
-        let total = match &source {
-            Source::File(_) => Some(0),
-            Source::Stream(_) => None,
-        };
-        let bar = progress::bar(total, self.json);
-        let tell = |progress: Progress| {
+        let (port, rig) = self.port.open()?;
+        let bar = progress::bar(matches!(source, Source::File(_)).then_some(0), self.json);
+        let tell = |progress: pagewire::send::Progress| {
             progress.total.inspect(|total| bar.set_length(*total));
             bar.set_position(progress.bytes);
         };
-        let mut repeated = if tcp {
-            let report = self.send_tcp(port, source, target, &stop, tell)?;
-            Repeated { total: report.clone(), passes: vec![report], after_first: None }
-        } else {
-            self.send_udp(&mut port, source, target, &stop, tell)?
-        };
+        let mut repeated =
+            if tcp { self.send_tcp(port, source, target, &stop, tell)? } else { self.send_udp(port, source, target, &stop, tell)? };
         bar.finish_and_clear();
         let report = &mut repeated.total;
         // What the NIC has sent may still be on its way through the simulated wire.
@@ -164,13 +152,13 @@ impl Send {
 
     fn send_udp(
         &self,
-        port: &mut Port,
+        mut port: Port,
         source: Source,
         target: SocketAddr,
         stop: &AtomicBool,
-        tell: impl FnMut(Progress),
+        tell: impl FnMut(pagewire::send::Progress),
     ) -> Result<Repeated, Failure> {
-        let options = UdpOptions {
+        let mut options = UdpOptions {
             source_port: self.source_port,
             station: self.station,
             framing: self.framing.into(),
@@ -182,9 +170,14 @@ impl Send {
             copy_below: self.copy_below,
             ..UdpOptions::to(target)
         };
-        let mut source = Some(source);
-        let open = || source.take().map_or_else(|| Source::open(&self.file).map_err(Failure::from), Ok);
-        repeat(port, open, &options, self.repeat, self.port.wait(), stop, tell)
+        let mut first = Some(source);
+        repeat(self.repeat, tell, |tell| {
+            let mut send = UdpSend::new(&mut port, self.open(&mut first)?, options.clone(), Duration::ZERO)?;
+            let report = run(&mut send, self.port.wait(), stop, tell);
+            // The next hop is asked for once.
+            options.station = send.station();
+            Ok(report)
+        })
     }
 
     fn send_tcp(
@@ -193,8 +186,8 @@ impl Send {
         source: Source,
         target: SocketAddr,
         stop: &AtomicBool,
-        tell: impl FnMut(Progress),
-    ) -> Result<Report, Failure> {
+        tell: impl FnMut(pagewire::send::Progress),
+    ) -> Result<Repeated, Failure> {
         let options = TcpOptions {
             station: self.station,
             offset: self.offset.bytes(),
@@ -203,7 +196,19 @@ impl Send {
             stack: StackConfig { burst: self.port.burst(), ..StackConfig::default() },
             ..TcpOptions::to(target)
         };
-        Ok(run(&mut TcpSend::new(port, source, options, Duration::ZERO)?, self.port.wait(), stop, tell))
+        let (mut first, mut port) = (Some(source), Some(port));
+        repeat(self.repeat, tell, |tell| {
+            let taken = port.take().ok_or("the NIC was lost with the last send")?;
+            let mut send = TcpSend::new(taken, self.open(&mut first)?, options, Duration::ZERO)?;
+            let report = run(&mut send, self.port.wait(), stop, tell);
+            port = Some(send.into_port());
+            Ok(report)
+        })
+    }
+
+    /// The file, which each pass opens anew.
+    fn open(&self, first: &mut Option<Source>) -> Result<Source, Failure> {
+        first.take().map_or_else(|| Source::open(&self.file).map_err(Failure::from), Ok)
     }
 
     fn outcome(&self, report: &Report) -> Outcome {

@@ -28,7 +28,8 @@ COMMAND names and every --share are there under the same absolute path, as copie
 
 The exit status is the command's.")]
 pub struct Vm {
-    /// A NIC for the guest: e1000[,wire=user|dgram:LOCAL:REMOTE|tap:NAME][,hostfwd=...][,pcap=FILE][,mac=MAC]; one e1000 without
+    /// A NIC for the guest: e1000 or virtio-net, with [,wire=user|dgram:LOCAL:REMOTE|tap:NAME][,hostfwd=...][,pcap=FILE][,mac=MAC] and
+    /// what virtio-net offers (see `pagewire nics --help`); one e1000 without
     #[arg(long = "nic", value_name = "MODEL", value_parser = nic)]
     nics: Vec<DeviceAddress>,
 
@@ -121,6 +122,6 @@ fn guest_nic(address: DeviceAddress) -> Option<VmNic> {
             let rig = simulated.rig();
             Some(VmNic { model: rig.model, virtio: rig.virtio, wire: rig.wire, pcap: rig.pcap, mac: rig.mac })
         }
-        BusAddress::Pci(_) => None,
+        BusAddress::Pci(_) | BusAddress::VhostUser(_) => None,
     }
 }

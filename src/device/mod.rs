@@ -1,13 +1,18 @@
 //! From an address, as users write it, to a started NIC.
 
 mod address;
+mod driver;
+mod grammar;
 
-use e1000::{E1000, E1000Config};
-use hal::{BusDevice, Nic, NicError, OffloadFlags, RxFilter};
+use hal::{BusDevice, Nic, NicError};
 use hw_sim::rig::{Rig, RigError};
 use vfio::{PciDevice, Sysfs, VfioError};
+use vhost_user::{Connector, VhostUser, VhostUserError};
 
-pub use address::{BusAddress, DeviceAddress, DriverOptions, ParseDeviceError, PciNic, SimulatedAddress, SimulatedNic};
+pub use address::{BusAddress, DeviceAddress, PciNic, SimulatedAddress, SimulatedNic, VhostUserAddress};
+pub use driver::DriverOptions;
+use driver::{DRIVEN, Driver};
+pub use grammar::ParseDeviceError;
 
 /// An opened NIC.
 pub struct Device {
@@ -43,26 +48,19 @@ pub enum OpenError {
     /// The kernel's VFIO.
     #[error("{0}")]
     Vfio(#[from] VfioError),
+    /// A vhost-user back end.
+    #[error("{0}")]
+    VhostUser(#[from] VhostUserError),
     /// The driver.
     #[error("{0}")]
     Nic(#[from] NicError),
     /// No driver is for such a device.
-    #[error("{address} is a {identity}, for which there is no driver yet (there is one for the Intel 82540EM, 8086:100e)")]
+    #[error("{address} is a {identity}, for which there is no driver yet (there are for {DRIVEN})")]
     NoDriver {
         /// the device's address
         address: String,
         /// its vendor and device numbers
         identity: hal::PciIdentity,
-    },
-    /// It does not have so many queues.
-    #[error("{wanted} queues; {address} has {most}: ask for no more, or use a NIC with more")]
-    Queues {
-        /// the device's address
-        address: String,
-        /// the pairs that were asked for
-        wanted: u16,
-        /// the pairs that it has
-        most: u16,
     },
 }
 
@@ -80,53 +78,39 @@ pub fn open(address: &DeviceAddress, options: OpenOptions) -> Result<Device, Ope
     match &address.bus {
         BusAddress::Simulated(simulated) => {
             let rig = Rig::start(simulated.rig())?;
-            Ok(Device { nic: start(rig.device()?, address.driver, options)?, rig: Some(rig) })
+            Ok(Device { nic: start(rig.device()?, false, address.driver, options)?, rig: Some(rig) })
         }
         BusAddress::Pci(PciNic { address: on_bus, no_iommu }) => {
             let how = vfio::OpenOptions { no_iommu: *no_iommu, ..vfio::OpenOptions::default() };
             let device = PciDevice::open_with(*on_bus, &Sysfs::default(), &how)?;
-            if device.space().is_none() {
+            let iommu = device.space().is_some();
+            if !iommu {
                 tracing::warn!(
                     "{address} is used without an IOMMU: it can read and write all of this machine's memory, whatever an error of its driver or \
                      its own tells it to; nothing pins a file's pages, so every byte is copied. Switch the IOMMU on where there is one"
                 );
             }
-            Ok(Device { nic: start(Box::new(device), address.driver, options)?, rig: None })
+            Ok(Device { nic: start(Box::new(device), iommu, address.driver, options)?, rig: None })
+        }
+        BusAddress::VhostUser(VhostUserAddress { path, server, files }) => {
+            let connector = if *server { Connector::server(path)? } else { Connector::client(path) };
+            let transport = VhostUser::open(connector, vhost_user::Options { files: *files, ..vhost_user::Options::default() })?;
+            Ok(Device { nic: driver::start_virtio(Box::new(transport), address.driver, options)?, rig: None })
         }
     }
 }
 
 /// Whether there is a driver for such a device.
 pub fn has_driver(identity: hal::PciIdentity) -> bool {
-    E1000::drives(identity)
+    Driver::of(identity).is_some()
 }
 
-/// Starts a device with the driver that is for it.
+/// Starts a device with the driver that is for it. `iommu`: its addresses go through an IOMMU, as VFIO's do.
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn start(device: Box<dyn BusDevice>, driver: DriverOptions, options: OpenOptions) -> Result<Box<dyn Nic>, OpenError> {
+pub fn start(device: Box<dyn BusDevice>, iommu: bool, driver: DriverOptions, options: OpenOptions) -> Result<Box<dyn Nic>, OpenError> {
     let identity = device.identity();
-    if !has_driver(identity) {
-        return Err(OpenError::NoDriver { address: device.address().to_owned(), identity });
-    }
-    if options.queues != 1 {
-        return Err(OpenError::Queues { address: device.address().to_owned(), wanted: options.queues, most: 1 });
-    }
-    let mut offloads = OffloadFlags::all();
-    if !driver.checksum {
-        // Segmentation needs the checksum.
-        offloads &= OffloadFlags::VLAN_TAG;
-    }
-    let default = E1000Config::default();
-    let config = E1000Config {
-        mtu: options.mtu,
-        tx_descriptors: driver.tx_ring.unwrap_or(default.tx_descriptors),
-        rx_descriptors: driver.rx_ring.unwrap_or(default.rx_descriptors),
-        offloads,
-        gather: driver.gather,
-        filter: RxFilter { promiscuous: options.promiscuous, ..RxFilter::default() },
-        ..default
-    };
-    Ok(Box::new(E1000::start(device, config)?))
+    let found = Driver::of(identity).ok_or_else(|| OpenError::NoDriver { address: device.address().to_owned(), identity })?;
+    Ok(found.start(device, iommu, driver, options)?)
 }

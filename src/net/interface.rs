@@ -6,6 +6,7 @@ use hal::{MacAddress, Offload, OffloadFlags};
 
 use super::NetError;
 use super::address::{Cidr, Family, unusable};
+use super::ndisc::{ALL_NODES, solicited_node};
 
 /// The largest MTU: a frame of the 8254x has at most 16128 bytes with its Ethernet header and checksum.
 pub const MAX_MTU: u16 = 16110;
@@ -88,6 +89,16 @@ impl Interface {
             Some(vlan_tag) => Offload { flags: OffloadFlags::VLAN_TAG, vlan_tag, ..Offload::NONE },
             None => Offload::NONE,
         }
+    }
+
+    /// The Ethernet addresses of the groups that this station has to hear, for a NIC's filter: with IPv6, those that neighbours ask for it
+    /// through (RFC 4291 2.8).
+    pub fn groups(&self) -> impl Iterator<Item = MacAddress> {
+        let groups = match self.address.address() {
+            IpAddr::V4(_) => [None, None],
+            IpAddr::V6(own) => [ALL_NODES, solicited_node(own)].map(Some),
+        };
+        groups.into_iter().flatten().filter_map(|group| multicast_station(group.into()))
     }
 
     /// The station that a datagram for `target` is handed to (RFC 1122 3.3.1, RFC 4861 5.2).
@@ -213,6 +224,13 @@ mod tests {
     fn link_local_stations_are_never_behind_a_router() {
         assert_eq!(hop("10.0.2.15/24", Some("10.0.2.1"), "169.254.1.2"), resolve("169.254.1.2"));
         assert_eq!(hop("2001:db8::15/64", None, "fe80::2"), resolve("fe80::2"));
+    }
+
+    #[test]
+    fn a_station_with_ipv6_hears_the_groups_that_it_is_asked_through() {
+        assert_eq!(interface("10.0.2.15/24", None).unwrap().groups().count(), 0);
+        let groups: Vec<String> = interface("2001:db8::12:3456/64", None).unwrap().groups().map(|group| group.to_string()).collect();
+        assert_eq!(groups, ["33:33:00:00:00:01", "33:33:ff:12:34:56"]);
     }
 
     #[test]

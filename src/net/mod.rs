@@ -5,6 +5,7 @@
 //! | [`address`] | what a user writes: [`Target`], [`Cidr`], [`Rate`], [`Size`] |
 //! | [`interface`] | the NIC's own addresses, and [`NextHop`]: which station a datagram goes to |
 //! | [`neighbour`] | [`Resolution`]: an IP address becomes an Ethernet address, by ARP or neighbour discovery |
+//! | [`refusal`] | [`refused`]: the answer that nobody listens on a port |
 //! | [`responder`] | [`respond`]: answers to ARP, neighbour discovery and ping, so that others find this station |
 //! | [`mod@announce`] | [`announce()`]: a station that has come tells the others |
 //! | [`udp`] | [`UdpFlow`]: the precomputed headers of a UDP flow, for a NIC that fills the checksums |
@@ -19,6 +20,7 @@ pub mod announce;
 pub mod checksum;
 pub mod interface;
 pub mod neighbour;
+pub mod refusal;
 pub mod responder;
 pub mod udp;
 
@@ -37,6 +39,7 @@ pub use checksum::{fill_ipv4_header, finish_in_software};
 pub use error::NetError;
 pub use interface::{Interface, NextHop};
 pub use neighbour::{Resolution, Step};
+pub use refusal::refused;
 pub(crate) use responder::is_station;
 pub use responder::{Kind, respond};
 pub use udp::{HEADER_ROOM, UdpFlow};

@@ -1,12 +1,13 @@
 //! A NIC with all that it takes to send files from it.
 
-use hal::{Buffer, Burst, Capabilities, Nic, NicError, Offload, Pool, PoolConfig, RxBurst};
+use hal::{Buffer, Burst, Capabilities, MacAddress, Nic, NicError, Offload, OffloadFlags, Pool, PoolConfig, RxBurst};
 
+use hal::nic::RxFilter;
 use hal::receive::RxFlags;
 
 use super::error::SendError;
 use crate::file::{RegularFile, WindowCache};
-use crate::net::{Interface, announce, respond};
+use crate::net::{Interface, NetError, announce, respond};
 
 /// How a [`Port`] is set up.
 #[derive(Clone, Debug)]
@@ -56,11 +57,19 @@ impl Port {
                 capabilities.max_frame
             )));
         }
+        // Said before anything, also a question for an address, goes out without the tag.
+        if let Some(tag) = interface.vlan().filter(|_| !capabilities.offloads.contains(OffloadFlags::VLAN_TAG)) {
+            return Err(NetError::NoVlanTag(tag).into());
+        }
         // A NIC that does not gather needs the whole frame in one buffer.
         let buffer_size = if capabilities.max_segments < GATHER { frame.next_power_of_two().max(2048) } else { 2048 };
         // A copied frame may take several buffers.
         let buffers = config.frames * (1 + frame / 2048) + nic.rx(0).capacity() as u32;
         let pool = Pool::new(PoolConfig { buffers, buffer_size: buffer_size as u16 }).map_err(SendError::Pool)?;
+        let multicast: Vec<MacAddress> = interface.groups().collect();
+        if !multicast.is_empty() {
+            nic.set_filter(&RxFilter { multicast, ..RxFilter::default() })?;
+        }
         let space = nic.space();
         nic.attach_pool(pool.attach(&space)?)?;
         let windows = WindowCache::new(space, config.window_budget);

@@ -1,13 +1,11 @@
 //! A file that is sent several times over one port: what a send costs when the windows are there.
 
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::run::processor_time;
-use super::{Port, Progress, Report, SendError, Stop, UdpOptions, UdpSend, Wait, run};
-use crate::file::Source;
+use super::{Progress, Report, Stop};
 
 /// Several sends of one file. Serializes as one JSON object.
 #[derive(Clone, Debug, Serialize)]
@@ -72,32 +70,25 @@ impl Meter {
     }
 }
 
-/// Sends what `open` opens `passes` times. Each is a send of its own, with a lease of its own; the windows stay, and the next hop is asked for
-/// once. Ends with the first that is not complete.
+/// Sends something `passes` times. `pass` is one send of its own, complete with opening the file, over a port that keeps its windows. Ends with the
+/// first that is not complete.
 ///
 /// # Errors
-/// What opening the file or preparing a send gives. What goes wrong in a send is in its report.
-pub fn repeat<E: From<SendError>>(
-    port: &mut Port,
-    mut open: impl FnMut() -> Result<Source, E>,
-    options: &UdpOptions,
+/// What `pass` gives: a send that could not be prepared. What goes wrong in a send is in its report.
+pub fn repeat<E>(
     passes: u32,
-    wait: Wait,
-    stop: &AtomicBool,
     mut tell: impl FnMut(Progress),
+    mut pass: impl FnMut(&mut dyn FnMut(Progress)) -> Result<Report, E>,
 ) -> Result<Repeated, E> {
-    let mut options = options.clone();
     let mut reports: Vec<Report> = Vec::new();
     let (mut sent, mut meter) = (0, None);
-    for pass in 0..passes {
-        if pass == 1 {
+    for number in 0..passes {
+        if number == 1 {
             meter = Some(Meter::start());
         }
-        let mut send = UdpSend::new(port, open()?, options.clone(), Duration::ZERO)?;
-        let report = run(&mut send, wait, stop, |progress| {
+        let report = pass(&mut |progress| {
             tell(Progress { bytes: sent + progress.bytes, total: progress.total.map(|total| total * u64::from(passes)) });
-        });
-        options.station = send.station();
+        })?;
         sent += report.bytes;
         let complete = report.stopped == Stop::Complete;
         reports.push(report);

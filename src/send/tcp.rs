@@ -100,6 +100,11 @@ impl TcpSend {
         Ok(Self { stack, socket, stream, total, taken: 0, block, started, patience, report })
     }
 
+    /// The port, for the next send, with the windows that it has. A connection that is not over is forgotten.
+    pub fn into_port(self) -> Port {
+        self.stack.into_port()
+    }
+
     fn acknowledged(&self) -> u64 {
         self.socket.acknowledged(&self.stack).unwrap_or(0)
     }

@@ -198,9 +198,18 @@ fn passes_over_one_port_use_the_same_windows_and_ask_once_for_the_neighbour() {
                 }
             }
         });
-        let options = UdpOptions { station: None, ..Bench::options() };
-        let open = || Ok::<_, Box<dyn std::error::Error>>(Source::open(&path)?);
-        let repeated = repeat(port, open, &options, 3, Wait::Poll, &std::sync::atomic::AtomicBool::new(false), |_| ());
+        let mut options = UdpOptions { station: None, ..Bench::options() };
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let repeated = repeat(
+            3,
+            |_| (),
+            |tell| {
+                let mut send = UdpSend::new(port, Source::open(&path).unwrap(), options.clone(), Duration::ZERO)?;
+                let report = super::run(&mut send, Wait::Poll, &stop, tell);
+                options.station = send.station();
+                Ok::<_, SendError>(report)
+            },
+        );
         ended.store(true, std::sync::atomic::Ordering::Relaxed);
         device.join().unwrap();
         repeated.unwrap()

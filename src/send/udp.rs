@@ -48,6 +48,8 @@ pub struct UdpSend<'p> {
     pacer: Option<Pacer>,
     /// The ring was full: wait for a completion.
     blocked: bool,
+    /// The receiver's host has said that nobody listens.
+    refused: bool,
     burst: Burst<'static>,
     /// Bytes that are copied: of a burst, and of one frame.
     block: Vec<u8>,
@@ -134,6 +136,7 @@ impl<'p> UdpSend<'p> {
             content,
             state,
             blocked: false,
+            refused: false,
             burst: Burst::default(),
             block: Vec::new(),
             frame: Vec::new(),
@@ -169,10 +172,16 @@ impl<'p> UdpSend<'p> {
     pub fn step(&mut self, now: Duration) -> Result<Step, SendError> {
         let completed = self.port.nic.tx(0).reap()?;
         self.blocked &= completed == 0;
-        let Self { port, state, .. } = self;
+        let Self { port, state, options, refused, .. } = self;
         let arrived = match state {
             State::Resolving(resolution) => port.service(|packet| resolution.receive(packet))?,
-            _ => port.service(|_| ())?,
+            _ => port.service(|packet| {
+                // It may be that somebody listens later, and that this is forged: so it is told, and the send goes on.
+                if !*refused && net::refused(packet) == Some(options.target) {
+                    *refused = true;
+                    tracing::warn!("nobody listens on {}, it answers (ICMP port unreachable); is the receiver running?", options.target);
+                }
+            })?,
         };
         if self.lease_broken() {
             self.stop(Stop::FileChanged("another process wants to change it".into()));

@@ -30,8 +30,6 @@ const MOST_COPIED: u64 = 16 << 10;
 const MOST_PIECES: usize = 32;
 /// The largest IP packet.
 const MOST_PACKET: u64 = 65_535;
-/// How many bytes of a file without a lease go out between two looks at its size and times.
-const LOOK: u64 = 16 << 20;
 
 /// The way to one peer: its Ethernet and IP headers, computed once.
 #[derive(Clone, Debug)]
@@ -90,14 +88,9 @@ pub(super) struct Account {
     pub program: u64,
 }
 
-/// Why a frame cannot be planned now.
+/// All windows are in use by frames on their way: complete some first.
 #[derive(Debug)]
-pub(super) enum PlanError {
-    /// All windows are in use by frames on their way: complete some first.
-    Busy,
-    /// A file changed, or is about to.
-    Disturbed(SharedFile, &'static str),
-}
+pub(super) struct Busy;
 
 /// Why a frame cannot be built.
 #[derive(Debug)]
@@ -170,7 +163,7 @@ impl Framer {
         path: &Path,
         outbox: &mut Outbox,
         windows: &mut WindowCache,
-    ) -> Result<Planned, PlanError> {
+    ) -> Result<Planned, Busy> {
         let (total, segment) = (payload.end - payload.start, u64::from(mss.max(1)));
         let mut copy = self.must_copy();
         let mut len = if total > segment && self.cuts(path.is_ipv4()) && copy.is_none() {
@@ -198,18 +191,15 @@ impl Framer {
     }
 
     /// Holds the windows of a range, as far as a frame can gather it. Returns how far that is.
-    fn hold(&self, range: Range<u64>, outbox: &mut Outbox, windows: &mut WindowCache, unmapped: &mut CopyReason) -> Result<u64, PlanError> {
+    fn hold(&self, range: Range<u64>, outbox: &mut Outbox, windows: &mut WindowCache, unmapped: &mut CopyReason) -> Result<u64, Busy> {
         let Outbox { extents, held } = outbox;
         let (mut done, mut copied, mut pieces) = (0, 0, 0);
         for part in extents.parts(range) {
             let (mut left, mut place) = (part.len, 0);
             while left > 0 {
                 let gathered = match part.content {
-                    Content::File(file, offset) => {
-                        self.look(file, offset + place, left, part.rest - place)?;
-                        if self.must_copy().is_some() { 0 } else { held_bytes(held, windows, &part, place, unmapped)? }
-                    }
-                    Content::Bytes(_) => 0,
+                    Content::File(..) if self.must_copy().is_none() => held_bytes(held, windows, &part, place, unmapped)?,
+                    _ => 0,
                 };
                 let step = if gathered > 0 { left.min(gathered) } else { left.min(MOST_COPIED - copied) };
                 pieces += if gathered > 0 { 1 } else { (step as usize).div_ceil(self.buffer_size) };
@@ -223,14 +213,6 @@ impl Framer {
             }
         }
         Ok(done)
-    }
-
-    /// Where there is no lease: looks at the file's size and times now and then, and before its last byte goes out.
-    fn look(&self, file: &SharedFile, offset: u64, len: u64, rest: u64) -> Result<(), PlanError> {
-        if len == rest || offset / LOOK != (offset + len) / LOOK {
-            file.look();
-        }
-        file.disturbed().map_or(Ok(()), |how| Err(PlanError::Disturbed(file.clone(), how)))
     }
 
     /// Adds a planned frame to a burst.
@@ -397,7 +379,7 @@ fn held_bytes(
     part: &super::extent::Part<'_>,
     place: u64,
     unmapped: &mut CopyReason,
-) -> Result<u64, PlanError> {
+) -> Result<u64, Busy> {
     let Content::File(file, offset) = part.content else { return Ok(0) };
     let offset = offset + place;
     if offset >= windows.mappable(file.file()) {
@@ -405,7 +387,7 @@ fn held_bytes(
     }
     match held.hold(windows, file, offset, part.start + place, part.rest - place) {
         Ok(len) => Ok(len),
-        Err(CacheError::Busy) => Err(PlanError::Busy),
+        Err(CacheError::Busy) => Err(Busy),
         Err(CacheError::Map(error)) => {
             *unmapped = if let DmaError::Full { .. } = error { CopyReason::NoWindow } else { CopyReason::NotMappable };
             tracing::debug!("{} is copied: {error}", file.file().name());

@@ -15,6 +15,11 @@ use crate::send::CopyReason;
 /// After so long without an acknowledgement a connection no longer keeps others from mapping windows: what has to be sent again is mapped again.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
+/// How many bytes of a file without a lease go out between two looks at its size and times.
+const LOOK: u64 = 16 << 20;
+/// What a segment can have at most.
+const MOST_SEGMENT: u64 = 65_535;
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -70,6 +75,23 @@ impl Link {
             self.outbox.held.let_go(windows);
         }
         outgoing
+    }
+
+    /// A file that changed or is about to, among those that the next segment is of. Without a lease, size and times are looked at now and then,
+    /// and before the last byte goes out: afterwards the peer would take what it has for the whole.
+    pub fn disturbance(&self) -> Option<(SharedFile, &'static str)> {
+        let unsent = self.engine.unsent();
+        if unsent == 0 {
+            return None;
+        }
+        let sent = self.engine.offered() - unsent;
+        self.outbox.extents.parts(sent..sent + MOST_SEGMENT).find_map(|part| {
+            let Content::File(file, offset) = part.content else { return None };
+            if part.len == part.rest || offset / LOOK != (offset + part.len) / LOOK {
+                file.look();
+            }
+            file.disturbed().map(|how| (file.clone(), how))
+        })
     }
 
     /// Gives up what was acknowledged.
@@ -135,7 +157,7 @@ impl Link {
     pub fn shutdown(&mut self) {
         if self.trouble.is_some() {
             // After trouble with a file there is no end that looks like one.
-        } else if self.engine.state() == State::SynSent && !self.outbox.extents.is_empty() {
+        } else if self.engine.state() == State::SynSent {
             self.ends = true;
         } else {
             self.engine.shutdown();

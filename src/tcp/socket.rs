@@ -165,7 +165,12 @@ impl Socket {
     pub fn close(self, stack: &mut Stack) {
         let Ok(link) = self.link_mut(stack) else { return };
         link.released = true;
-        link.shutdown();
+        if link.engine.state() == State::SynSent && link.outbox.extents.is_empty() {
+            // Nobody is waiting for it to open.
+            link.engine.abort();
+        } else {
+            link.shutdown();
+        }
         stack.connections.wake(self.name);
     }
 

@@ -159,7 +159,8 @@ impl Stack {
 
     /// Whether the next [`poll`](Self::poll) has something to do without anything happening before.
     pub(super) fn has_work(&self) -> bool {
-        !self.blocked && !(self.connections.ready.is_empty() && self.unsent.is_empty() && self.connections.replies.is_empty())
+        let idle = self.connections.ready.is_empty() && self.connections.replies.is_empty() && self.unsent.is_empty();
+        !self.blocked && !idle
     }
 
     /// Whether all that was to be sent now is sent, and the NIC is done with it. Time-outs and peers may give it more to do.

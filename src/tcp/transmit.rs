@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use hal::Burst;
 
-use super::file::SharedFile;
-use super::frame::{BuildError, Path, PlanError, Planned};
+use super::frame::{BuildError, Busy, Path, Planned};
 use super::segment::TcpHeader;
 use super::stack::Stack;
 use super::table::Name;
@@ -129,27 +128,15 @@ impl Stack {
                 }
                 return;
             };
-            match self.plan_one(unsent) {
-                Ok(()) => {}
-                Err(PlanError::Busy) => {
-                    self.blocked = self.frames.is_empty();
-                    return;
-                }
-                Err(PlanError::Disturbed(file, how)) => self.leave_planned(&file, how),
+            if let Err(Busy) = self.plan_one(unsent) {
+                self.blocked = self.frames.is_empty();
+                return;
             }
         }
     }
 
-    /// Frames that were planned already refer to a file that is left now: they are planned again, from the copy.
-    fn leave_planned(&mut self, file: &SharedFile, how: &str) {
-        for frame in self.frames.drain(..).rev() {
-            self.unsent.push_front(frame.into_unsent());
-        }
-        self.leave(file, how);
-    }
-
     /// Plans the first frame of a segment; the rest of it waits. When that is not possible, all of it waits.
-    fn plan_one(&mut self, mut unsent: Unsent) -> Result<(), PlanError> {
+    fn plan_one(&mut self, mut unsent: Unsent) -> Result<(), Busy> {
         let windows = &mut self.port.windows;
         let (header, payload, mss) = (unsent.header, unsent.payload.clone(), unsent.mss);
         let planned = match &unsent.origin {
@@ -197,6 +184,11 @@ impl Stack {
             return true;
         }
         for _ in 0..TURN {
+            if let Some((file, how)) = link.disturbance() {
+                self.leave(&file, how);
+                self.connections.wake(name);
+                return true;
+            }
             let Some(outgoing) = link.poll(&mut self.port.windows, &mut self.connections.report, now) else {
                 self.connections.rest(name);
                 return true;

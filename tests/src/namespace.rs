@@ -49,19 +49,13 @@ impl Namespace {
         Self { holder }
     }
 
-    /// Does something in a thread that is in this network: sockets that it makes stay there.
+    /// Moves the calling thread, and the threads and processes that it starts from now on, into this network.
     ///
     /// # Panics
-    /// When `work` does, or the network cannot be entered.
-    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let network = fs::File::open(format!("/proc/{}/ns/net", self.holder.pid())).expect("the network");
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter a network");
-                work()
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+    /// When that is not allowed.
+    pub fn enter(&self) {
+        let network = fs::File::open(format!("/proc/{}/ns/net", self.holder.pid())).expect("the holder lives");
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter");
     }
 
     /// A command as `command`, in this network. It keeps its process number: nsenter becomes it.

@@ -82,9 +82,9 @@ impl Peer {
         peer
     }
 
-    /// The NIC that is connected with it.
-    pub fn nic(&self) -> String {
-        format!("sim:e1000,wire=dgram:{}:{}", self.nic.display(), self.here.display())
+    /// A NIC of this model (and further options) that is connected with it.
+    pub fn nic(&self, model: &str) -> String {
+        format!("sim:{model},wire=dgram:{}:{}", self.nic.display(), self.here.display())
     }
 
     /// Sends a frame to the NIC.

@@ -77,7 +77,7 @@ fn a_malformed_own_address_shows_the_grammar() {
 fn a_malformed_nic_shows_the_grammar() {
     for (nic, says) in [
         ("e1000", "no bus in front of a colon"),
-        ("sim:rtl8139", "no device model \"rtl8139\" (there is e1000)"),
+        ("sim:rtl8139", "no device model \"rtl8139\" (there is e1000, virtio-net)"),
         ("sim:", "no device model"),
         ("usb:1", "no bus \"usb\""),
         ("sim:e1000,wire=radio", "no wire \"radio\""),
@@ -86,7 +86,7 @@ fn a_malformed_nic_shows_the_grammar() {
         ("sim:e1000,mac=01:00:5e:00:00:01", "cannot be a NIC's own address"),
         ("sim:e1000,colour=red", "no option"),
     ] {
-        wrong(nic, TO, SLIRP, 2, &[says, "write sim:e1000["]);
+        wrong(nic, TO, SLIRP, 2, &[says, "write sim:e1000|virtio-net["]);
     }
 }
 
@@ -156,8 +156,14 @@ fn a_gateway_that_does_not_answer_arp_is_named_and_not_the_target() {
 }
 
 #[test]
+fn what_a_stream_has_not_is_refused() {
+    for option in ["--rate 10Mbit", "--framing offset"] {
+        wrong("sim:e1000", "tcp://10.0.2.2:80", &format!("{SLIRP} {option}"), 1, &["--rate and --framing are for udp://"]);
+    }
+}
+
+#[test]
 fn what_is_not_there_yet_says_so() {
-    wrong("sim:e1000", "tcp://10.0.2.2:80", SLIRP, 1, &["tcp:// is not supported yet"]);
     wrong("vhost-user:/tmp/socket", TO, SLIRP, 2, &["vhost-user is not supported yet"]);
     wrong("sim:e1000e", TO, SLIRP, 2, &["no driver for e1000e yet"]);
 }

@@ -64,7 +64,7 @@ fn what_is_forwarded_comes_back_with_its_addresses_exchanged() {
     const OTHER: [u8; 6] = [0x52, 0x54, 0, 0, 0, 9];
     let directory = content::directory();
     let peer = Peer::start(directory.path(), &[]);
-    let running = start(bench("forward", &format!("--nic {} --mac-swap --seconds 600", peer.nic())));
+    let running = start(bench("forward", &format!("--nic {} --mac-swap --seconds 600", peer.nic("e1000"))));
     wait_for("the NIC", || directory.path().join("nic").exists().then_some(()));
     // For another station than the NIC: it takes what is for anybody.
     let frame = |number: u16| {
@@ -127,7 +127,7 @@ fn a_sweep_gives_a_line_with_the_figures_of_every_burst_and_a_page() {
 fn a_reception_ends_at_once_when_it_is_interrupted() {
     let directory = content::directory();
     let peer = Peer::start(directory.path(), &[]);
-    let running = start(bench("rx", &format!("--nic {} --seconds 600", peer.nic())));
+    let running = start(bench("rx", &format!("--nic {} --seconds 600", peer.nic("e1000"))));
     wait_for("the NIC", || directory.path().join("nic").exists().then_some(()));
     let figures = interrupt(running);
     assert_eq!(figures.text("kind"), "rx");

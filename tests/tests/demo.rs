@@ -55,6 +55,34 @@ fn a_file_of_whole_pages_is_not_copied_at_all() {
     assert_eq!(figures.copied_because(), []);
 }
 
+/// QEMU's wires but TAP have no checksum offload for virtio-net: everything is copied, and arrives all the same.
+#[test]
+fn a_virtio_card_sends_the_file_on_every_kind_of_ring() {
+    let directory = content::directory();
+    let (path, sent) = content::file(directory.path(), 3_000_001);
+    let file = path.to_str().expect("UTF-8");
+    for options in
+        ["", ",packed=on", ",event_idx=off", ",packed=on,event_idx=off", ",indirect_desc=off", ",tx-ring=8", ",disable-legacy=off"]
+    {
+        let nic = format!("sim:virtio-net{options}");
+        let figures = figures(run(pagewire(["demo", file, "--json", "--nic", &nic])));
+        assert_eq!(figures.text("sha256_received"), content::sha256(&sent), "{nic}");
+        assert_eq!(figures.number("frames_checked"), figures.number("frames"), "{nic}");
+        assert_eq!(figures.copied_because(), [("no-checksum-offload".to_owned(), sent.len() as u64)], "{nic}");
+    }
+}
+
+#[test]
+fn a_demonstration_is_on_a_simulated_nic_without_a_wire() {
+    for (nic, says) in [("pci:0000:00:03.0", "is on a simulated NIC"), ("sim:e1000,wire=tap:t0", "leave wire= out")] {
+        run(pagewire(["demo", "--nic", nic])).with_code(1).complains_of(&[says]);
+    }
+    run(pagewire(["demo", "--nic", "sim:virtio-net,packed=on,disable-modern=on,disable-legacy=off"]))
+        .with_code(1)
+        .complains_of(&["VIRTIO 1.0"]);
+    run(pagewire(["demo", "--nic", "sim:virtio-net,queues=2"])).with_code(1).complains_of(&["2 queue pairs", "multi_queue"]);
+}
+
 #[test]
 fn its_capture_has_every_frame_and_the_whole_file() {
     let directory = content::directory();

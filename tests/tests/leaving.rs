@@ -72,7 +72,7 @@ fn ctrl_c_also_ends_a_send_that_still_looks_for_its_target() {
     let directory = content::directory();
     let (path, _) = content::file(directory.path(), 10);
     let peer = Peer::start(directory.path(), &[]);
-    let mut running = start(send(&path, &peer.nic(), "udp://192.0.2.2:9000", "--ip 192.0.2.15/24"));
+    let mut running = start(send(&path, &peer.nic("e1000"), "udp://192.0.2.2:9000", "--ip 192.0.2.15/24"));
     peer.wait("an ARP request", |heard| (!heard.is_empty()).then_some(()));
     let qemu = running.qemu();
     running.signal(Signal::INT);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use pagewire_tests::command::{Run, start};
-use pagewire_tests::server::Server;
+use pagewire_tests::web::Server;
 use pagewire_tests::{content, wait_for};
 
 /// More than fits into the buffers between the server and a client that reads slowly.
@@ -49,6 +49,7 @@ impl UnderWay {
 
         fs::write(self.directory.path().join("site/next"), "next").expect("room");
         assert_eq!(self.server.get("-f", "/next"), "next");
+        self.server.wait_until_idle();
         let account = self.server.stop();
         assert_eq!((account.number("/http/cut_off"), account.number("/connected")), (1, 0), "{}", account.figures);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
 use hw_sim::wire::check::Protocol;
 use pagewire_tests::peer::{Heard, Peer};
-use pagewire_tests::server::{self, Server};
+use pagewire_tests::web::{self, Server};
 use pagewire_tests::{content, wait_for};
 
 #[test]
@@ -65,7 +65,10 @@ fn who_never_reads_is_cut_off_and_the_file_is_free_again() {
     let begin = Instant::now();
     fs::OpenOptions::new().write(true).open(&path).expect("a writer");
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    assert!(clients[0].drain() < 40_000_000);
+    for mut client in clients {
+        assert!(client.drain() < 40_000_000);
+    }
+    server.wait_until_idle();
     let account = server.stop();
     assert_eq!((account.number("/http/cut_off"), account.number("/connected")), (8, 0));
 }
@@ -78,6 +81,7 @@ fn a_slow_client_that_goes_on_reading_gets_all() {
     let output = directory.path().join("got");
     server.get(&format!("-f --limit-rate 300K -o {}", output.display()), "/1000000.bin");
     content::assert_same(&fs::read(&output).expect("the download"), &sent);
+    server.wait_until_idle();
     assert_eq!(server.stop().number("/http/cut_off"), 0);
 }
 
@@ -105,8 +109,11 @@ fn downloads_that_are_given_up_leave_nothing_behind() {
     let output = directory.path().join("got");
     server.get(&format!("-f -o {}", output.display()), "/20000000.bin");
     content::assert_same(&fs::read(&output).expect("the download"), &sent);
+    server.wait_until_idle();
     let account = server.stop();
-    assert_eq!((account.number("/http/cut_off"), account.number("/connected"), account.number("/tcp/connections")), (20, 0, 0));
+    assert_eq!((account.number("/http/cut_off"), account.number("/connected")), (20, 0));
+    // The last one may not have heard the last acknowledgement.
+    assert!(account.number("/tcp/connections") <= 1, "{}", account.figures);
 }
 
 #[test]
@@ -133,6 +140,7 @@ fn no_bytes_of_a_client_end_the_server() {
         client.drain();
     }
     assert_eq!(server.get("-f -o /dev/null -w %{size_download}", "/10.bin"), "10");
+    server.wait_until_idle();
     let account = server.stop();
     assert_eq!(account.number("/connected"), 0);
     assert!(account.number("/http/responses/400") > 50, "{}", account.figures);
@@ -167,7 +175,7 @@ fn tcp(heard: &Heard) -> Option<TcpHeader> {
 fn half_open_connections_are_bounded_and_a_reset_makes_room() {
     let directory = content::directory();
     let peer = Peer::start(directory.path(), &[STATION]);
-    let command = server::command(directory.path(), &peer.nic(), "10.0.2.15/24", "--clients 8");
+    let command = web::command(directory.path(), &peer.nic("e1000"), "10.0.2.15/24", "--clients 8");
     let server = Server::begin(command, ([127, 0, 0, 1], 80).into());
     // The NIC says where it is.
     let nic = peer.wait("the announcement", |heard| heard.iter().find_map(|one| one.arp()?.sender_hw_addr().try_into().ok()));

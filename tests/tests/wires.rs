@@ -22,14 +22,22 @@ const NOBODY: Stations = &[];
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 
-fn nic(peer: &Peer) -> String {
-    format!("{},mac={NIC_MAC}", peer.nic())
+/// Whose frames are looked at: what they have in common is the sender, not the driver.
+const MODELS: [&str; 3] = ["e1000", "virtio-net", "virtio-net,packed=on"];
+
+fn nic(peer: &Peer, model: &str) -> String {
+    format!("{},mac={NIC_MAC}", peer.nic(model))
 }
 
 /// Sends a file to `target` with a peer that plays `stations`. All that the peer heard.
 fn heard(directory: &Path, file: &Path, stations: Stations, target: &str, options: &str) -> Vec<Heard> {
+    heard_from("e1000", directory, file, stations, target, options)
+}
+
+/// As [`heard`], from another NIC.
+fn heard_from(model: &str, directory: &Path, file: &Path, stations: Stations, target: &str, options: &str) -> Vec<Heard> {
     let peer = Peer::start(directory, stations);
-    let figures = run(send(file, &nic(&peer), target, &format!("{IP} {options}"))).sent();
+    let figures = run(send(file, &nic(&peer, model), target, &format!("{IP} {options}"))).sent();
     figures.add_up();
     let heard = peer.end();
     assert_eq!(datagrams(&heard).len() as u64, figures.number("frames"));
@@ -56,14 +64,16 @@ fn asked_for(heard: &[Heard]) -> Vec<Ipv4Addr> {
 fn a_station_that_answers_arp_gets_the_file_in_frames_to_its_address() {
     let directory = content::directory();
     let (path, sent) = content::file(directory.path(), 3_000_001);
-    let heard = heard(directory.path(), &path, STATIONS, "udp://192.0.2.2:9000", "");
-    assert_eq!(asked_for(&heard), [PEER.0]);
-    content::assert_same(&payload(&heard), &sent);
-    for one in datagrams(&heard) {
-        let checked = &one.checked;
-        assert_eq!((checked.source_mac.0, checked.destination_mac.0), (NIC_MAC_BYTES, PEER.1));
-        assert_eq!((checked.source, checked.destination), (Some(NIC.into()), Some(PEER.0.into())));
-        assert_eq!((checked.source_port, checked.destination_port, checked.vlan), (49152, 9000, None));
+    for model in MODELS {
+        let heard = heard_from(model, directory.path(), &path, STATIONS, "udp://192.0.2.2:9000", "");
+        assert_eq!(asked_for(&heard), [PEER.0], "{model}");
+        content::assert_same(&payload(&heard), &sent);
+        for one in datagrams(&heard) {
+            let checked = &one.checked;
+            assert_eq!((checked.source_mac.0, checked.destination_mac.0), (NIC_MAC_BYTES, PEER.1));
+            assert_eq!((checked.source, checked.destination), (Some(NIC.into()), Some(PEER.0.into())));
+            assert_eq!((checked.source_port, checked.destination_port, checked.vlan), (49152, 9000, None));
+        }
     }
 }
 
@@ -118,12 +128,28 @@ fn frames_of_a_vlan_carry_its_tag_and_arp_goes_on_in_it() {
 }
 
 #[test]
+fn a_nic_that_inserts_no_tags_is_refused_before_anything_goes_out_without_one() {
+    let directory = content::directory();
+    let (path, _) = content::file(directory.path(), 100);
+    let peer = Peer::start(directory.path(), STATIONS);
+    let ended = run(send(&path, &nic(&peer, "virtio-net"), "udp://192.0.2.2:9000", &format!("{IP} --vlan 100"))).with_code(1);
+    ended.complains_of(&["does not insert 802.1Q tags", "leave --vlan out"]);
+    assert!(peer.end().is_empty());
+}
+
+#[test]
 fn pings_and_arp_requests_are_answered_during_a_send() {
+    for model in MODELS {
+        answers_during_a_send(model);
+    }
+}
+
+fn answers_during_a_send(model: &str) {
     let directory = content::directory();
     let (path, sent) = content::file(directory.path(), 4_000_000);
     let peer = Peer::start(directory.path(), STATIONS);
     // 2 s and more, during which all of the following happens.
-    let mut running = start(send(&path, &nic(&peer), "udp://192.0.2.2:9000", &format!("{IP} --rate 16Mbit")));
+    let mut running = start(send(&path, &nic(&peer, model), "udp://192.0.2.2:9000", &format!("{IP} --rate 16Mbit")));
     peer.wait_under_way();
 
     for (sequence, len) in [(1, 0), (2, 56), (3, 1472)] {
@@ -158,7 +184,7 @@ fn a_vlan_answers_what_is_tagged_and_ignores_what_is_not_its_own() {
     let directory = content::directory();
     let (path, _) = content::file(directory.path(), 2_000_000);
     let peer = Peer::start(directory.path(), STATIONS);
-    let mut running = start(send(&path, &nic(&peer), "udp://192.0.2.2:9000", &format!("{IP} --vlan 100 --rate 10Mbit")));
+    let mut running = start(send(&path, &nic(&peer, "e1000"), "udp://192.0.2.2:9000", &format!("{IP} --vlan 100 --rate 10Mbit")));
     peer.wait_under_way();
     // Asked in another VLAN, then in this one. Answers keep the order, so when the second one's is there, the first one's does not come.
     peer.send(&arp(ArpOperation::REQUEST, (Ipv4Addr::new(192, 0, 2, 7), [2, 0, 0, 0, 0, 7]), (NIC, [0; 6]), BROADCAST, Some(101)));
@@ -178,7 +204,7 @@ fn the_nic_hears_while_it_waits_for_arp_and_may_be_answered_late() {
     let directory = content::directory();
     let (path, sent) = content::file(directory.path(), 10_000);
     let peer = Peer::start(directory.path(), NOBODY);
-    let running = start(send(&path, &nic(&peer), "udp://192.0.2.2:9000", IP));
+    let running = start(send(&path, &nic(&peer, "e1000"), "udp://192.0.2.2:9000", IP));
     // Nobody answers the first request; the second one's answer is as good.
     let request = peer.wait("a second request", |heard| {
         let mut requests = heard.iter().filter_map(Heard::arp);

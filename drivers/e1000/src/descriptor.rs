@@ -166,6 +166,12 @@ impl Received {
             vlan_tag: u16::from_le_bytes([tag0, tag1]),
         }
     }
+
+    /// Whether it ends a packet, has bytes, and has no error: a whole packet, unless something came before.
+    #[inline(always)]
+    pub fn is_whole(self) -> bool {
+        self.status.contains(RxStatus::EOP) && self.len > 0 && !self.errors.intersects(RxErrors::SPOILED)
+    }
 }
 
 #[cfg(test)]

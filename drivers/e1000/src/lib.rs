@@ -76,7 +76,11 @@ impl Default for E1000Config {
 }
 
 impl E1000Config {
-    fn check(&self) -> Result<(), NicError> {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`NicError::Config`], with what the device takes.
+    pub fn check(&self) -> Result<(), NicError> {
         for (ring, len) in [("transmit", self.tx_descriptors), ("receive", self.rx_descriptors)] {
             if !(80..=4096).contains(&len) || !len.is_multiple_of(8) {
                 return Err(NicError::Config(format!("a {ring} ring of {len} descriptors; the 82540EM takes 80 to 4096, a multiple of 8")));

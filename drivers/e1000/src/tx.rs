@@ -203,13 +203,15 @@ impl TxRing {
         let limit = if segmented { self.max_segmentation() } else { self.max_frame };
         // Room for the worst case first: a context, padding or a sentinel, and all pieces cut at the descriptors' limit.
         let needed = |most: u32| {
-            let cuts = |len: u32| 1 + (len.saturating_sub(1) / most) as usize;
+            // By a constant where that is possible: a shift.
+            let cut = |last: u32| if most == MAX_DATA { last / MAX_DATA } else { last / most };
+            let cuts = |len: u32| 1 + cut(len.saturating_sub(1)) as usize;
             frame.segments.iter().fold(2 + cuts(frame.header.len() as u32), |needed, segment| needed + cuts(segment.len()))
         };
         // The part reserves room in its FIFO for four segments a descriptor: Linux' driver lets no descriptor have more. A header is never cut,
         // and a ring that is too short for so many descriptors (a tiny MSS) gets longer ones.
         let few = (u32::from(mss) * 4).clamp(u32::from(payload_start).max(1), MAX_DATA);
-        let most = if segmented && needed(few) < usize::from(self.ring.len()) { few } else { MAX_DATA };
+        let most = if segmented && few < MAX_DATA && needed(few) < usize::from(self.ring.len()) { few } else { MAX_DATA };
         let needed = needed(most);
         if bytes > limit || needed >= usize::from(self.ring.len()) {
             return Err(NicError::FrameTooLong {
@@ -236,10 +238,9 @@ impl TxRing {
         if let Some(context) = context {
             write(context.descriptor());
         }
-        let mut write_cut = |mut address, mut left: u32, sentinel: u32| {
+        let mut write_cut = |mut address, mut left: u32| {
             while left > 0 {
                 let len = left.min(most);
-                let len = if len == left && len > 2 * SENTINEL { len - sentinel } else { len };
                 write([address, template | u64::from(len)]);
                 address += u64::from(len);
                 left -= len;
@@ -249,13 +250,27 @@ impl TxRing {
         let padding = if segmented { 0 } else { SHORTEST.saturating_sub(bytes) };
         // The padding has a descriptor of its own anyway, and a header must not be cut.
         let wanted = (segmented && bytes - u32::from(payload_start) > SENTINEL) || (self.after_segmentation && padding == 0);
-        let sentinel = |last: bool| if wanted && last { SENTINEL } else { 0 };
-        write_cut(header, frame.header.len() as u32, sentinel(frame.segments.is_empty()));
-        for (index, segment) in frame.segments.iter().enumerate() {
-            let sentinel = sentinel(index + 1 == frame.segments.len());
-            self.addresses.segment(segment).into_iter().for_each(|address| write_cut(address, segment.len(), sentinel));
+        let (last, segments) = match frame.segments.split_last() {
+            Some((last, others)) => {
+                write_cut(header, frame.header.len() as u32);
+                (Some(last), others)
+            }
+            None => (None, frame.segments),
+        };
+        for segment in segments {
+            self.addresses.segment(segment).into_iter().for_each(|address| write_cut(address, segment.len()));
         }
-        write_cut(self.ring.zeros(), padding, 0);
+        let (address, len) = match last {
+            // It has one: that was looked at above.
+            Some(last) => (self.addresses.segment(last).unwrap_or_default(), last.len()),
+            None => (header, frame.header.len() as u32),
+        };
+        // What is left of it for its last descriptor.
+        let rest = len.saturating_sub(1) % most + 1;
+        let sentinel = if wanted && rest > 2 * SENTINEL { SENTINEL } else { 0 };
+        write_cut(address, len - sentinel);
+        write_cut(address + u64::from(len - sentinel), sentinel);
+        write_cut(self.ring.zeros(), padding);
         self.after_segmentation = segmented;
         run.tail = self.ring.after(run.tail, taken);
         run.command = descriptor::last_command(template);

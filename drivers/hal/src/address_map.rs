@@ -17,13 +17,14 @@ pub struct UsualAddresses {
     pool: Option<PoolId>,
     domain: Domain,
     base: u64,
+    stride: u32,
 }
 
 impl UsualAddresses {
     /// The bus address of a buffer's bytes; `None` for an unusual pool.
     #[inline(always)]
     pub fn buffer(&self, buffer: &Buffer) -> Option<u64> {
-        (self.pool == Some(buffer.pool())).then(|| self.base + buffer.start() as u64)
+        (self.pool == Some(buffer.pool())).then(|| self.base.wrapping_add_signed(buffer.start_by(self.stride) as i64))
     }
 
     /// The bus address of a segment; `None` when it is neither of the space nor of the first pool.
@@ -32,7 +33,7 @@ impl UsualAddresses {
         if segment.domain() == self.space {
             Some(segment.address())
         } else if segment.domain() == self.domain {
-            Some(self.base + segment.address())
+            Some(self.base.wrapping_add(segment.address()))
         } else {
             None
         }
@@ -42,7 +43,7 @@ impl UsualAddresses {
 impl AddressMap {
     /// For a queue of a device in `space`; no pool yet.
     pub fn new(space: &dyn DmaSpace) -> Self {
-        Self { usual: UsualAddresses { space: space.domain(), pool: None, domain: Domain::NONE, base: 0 }, attached: Vec::new() }
+        Self { usual: UsualAddresses { space: space.domain(), pool: None, domain: Domain::NONE, base: 0, stride: 0 }, attached: Vec::new() }
     }
 
     /// Adds a pool. Returns whether it is attached to this queue's space.
@@ -51,7 +52,8 @@ impl AddressMap {
         let own = pool.space() == self.usual.space;
         if own && !self.attached.iter().any(|attached| attached.pool() == pool.pool()) {
             if self.attached.is_empty() {
-                self.usual = UsualAddresses { pool: Some(pool.id()), domain: pool.pool(), base: pool.base(), ..self.usual };
+                self.usual =
+                    UsualAddresses { pool: Some(pool.id()), domain: pool.pool(), base: pool.base(), stride: pool.stride(), ..self.usual };
             }
             self.attached.push(pool);
         }
@@ -78,6 +80,9 @@ impl AddressMap {
 
     #[cold]
     fn attached_segment(&self, segment: &Segment<'_>) -> Option<u64> {
-        self.attached.iter().find(|attached| attached.pool() == segment.domain()).map(|attached| attached.base() + segment.address())
+        self.attached
+            .iter()
+            .find(|attached| attached.pool() == segment.domain())
+            .map(|attached| attached.base().wrapping_add(segment.address()))
     }
 }

@@ -4,6 +4,8 @@
 //! elsewhere they are the processor's acquire and release fences. A [`full()`] barrier orders a store before a later load, which no
 //! processor does by itself.
 
+#![allow(unsafe_code)]
+
 use std::sync::atomic::{Ordering, fence};
 
 /// Loads before this come before loads and stores after it: between a completion flag and what it covers.
@@ -22,4 +24,95 @@ pub fn write() {
 #[inline(always)]
 pub fn full() {
     fence(Ordering::SeqCst);
+}
+
+/// For whom memory is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// A device that is a program on another processor, or coherent as the functions of this module take it.
+    Processors,
+    /// A device of hardware, which may see stores in another order than processors do (VIRTIO_F_ORDER_PLATFORM).
+    Platform,
+}
+
+impl Order {
+    /// As [`read()`].
+    #[inline(always)]
+    pub fn read(self) {
+        match self {
+            Self::Processors => read(),
+            Self::Platform => platform::read(),
+        }
+    }
+
+    /// As [`write()`].
+    #[inline(always)]
+    pub fn write(self) {
+        match self {
+            Self::Processors => write(),
+            Self::Platform => platform::write(),
+        }
+    }
+
+    /// As [`full()`].
+    #[inline(always)]
+    pub fn full(self) {
+        match self {
+            Self::Processors => full(),
+            Self::Platform => platform::full(),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod platform {
+    use std::arch::x86_64::{_mm_lfence, _mm_mfence, _mm_sfence};
+
+    // SAFETY (all three): the instructions are part of SSE2, which every x86-64 processor has, and touch nothing.
+
+    #[inline(always)]
+    pub fn read() {
+        // SAFETY: as above.
+        unsafe { _mm_lfence() }
+    }
+
+    #[inline(always)]
+    pub fn write() {
+        // SAFETY: as above.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
+    pub fn full() {
+        // SAFETY: as above.
+        unsafe { _mm_mfence() }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod platform {
+    use std::arch::asm;
+
+    #[inline(always)]
+    pub fn read() {
+        // SAFETY: a barrier for the outer shareable domain; touches nothing.
+        unsafe { asm!("dmb oshld", options(nostack, preserves_flags)) }
+    }
+
+    #[inline(always)]
+    pub fn write() {
+        // SAFETY: as above.
+        unsafe { asm!("dmb oshst", options(nostack, preserves_flags)) }
+    }
+
+    #[inline(always)]
+    pub fn full() {
+        // SAFETY: as above.
+        unsafe { asm!("dmb osh", options(nostack, preserves_flags)) }
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod platform {
+    pub use super::{full, full as read, full as write};
 }

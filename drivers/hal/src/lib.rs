@@ -10,7 +10,7 @@
 //! | [`memory`] | memory shared with a device; values go in and out by copy |
 //! | [`pool`] | packet buffers, which return to their pool when dropped, from any thread |
 //! | [`segment`], [`offload`], [`frame`] | what is sent: gathered segments, requests to the NIC, bursts of frames |
-//! | [`ring`], [`address_map`] | what every queue is made of: descriptors, and from segments to bus addresses |
+//! | [`ring`], [`table`], [`address_map`] | what every queue is made of: descriptors, and from segments to bus addresses |
 //! | [`receive`] | what arrives: packets over one or several buffers |
 //! | [`progress`] | how far a queue is, and when a retired mapping may go |
 //! | [`nic`] | the traits of a NIC and its queues |
@@ -18,7 +18,7 @@
 //! | [`cycles`] | the processor's clock, for measurements |
 //! | [`virtio`] | the trait of a virtio transport, which needs no PCI and no registers |
 //!
-//! All unsafe code of rings and DMA memory is in this crate (`memory`, `registers`, `doorbell`, `pool` with `free_list`, `cycles`); the drivers forbid it.
+//! All unsafe code of rings and DMA memory is in this crate (`memory`, `table`, `registers`, `doorbell`, `pool` with `free_list`, `cycles`; `barrier` elsewhere than on x86); the drivers forbid it.
 
 #![deny(unsafe_code)]
 
@@ -41,6 +41,7 @@ pub mod registers;
 pub mod ring;
 pub mod segment;
 pub mod space;
+pub mod table;
 pub mod virtio;
 
 mod free_list;
@@ -61,3 +62,4 @@ pub use registers::{RegisterError, Registers};
 pub use ring::DescriptorRing;
 pub use segment::Segment;
 pub use space::{Access, DmaError, DmaLimits, DmaSpace, Mapping};
+pub use table::Table;

@@ -128,8 +128,8 @@ pub trait TxQueue: Send {
     /// Called now and then while waiting, not for each burst.
     ///
     /// # Errors
-    /// [`NicError::Hang`] then, or [`NicError::LinkDown`]; [`NicError::Vanished`] when the device is no longer there, [`NicError::Withdrawn`]
-    /// when the system wants it back. [`Nic::reset`] is the way on.
+    /// [`NicError::Hang`] then, or [`NicError::LinkDown`]; [`NicError::NeedsReset`] when the device says so; [`NicError::Vanished`] when it is no
+    /// longer there, [`NicError::Withdrawn`] when the system wants it back. [`Nic::reset`] is the way on.
     fn check(&mut self, now: Duration) -> Result<(), NicError>;
 
     /// The counters of posted and completed frames.
@@ -355,8 +355,13 @@ pub enum NicError {
         /// for how long
         stood: Duration,
     },
+    /// The device has an error from which only a reset recovers, and says so.
+    #[error("the device asks for a reset (DEVICE_NEEDS_RESET); reset it, and send what was lost again")]
+    NeedsReset,
     /// The transmit unit stands still.
-    #[error("the transmit queue hangs: {outstanding} frames posted and none completed for {stood:?} (TDH {head}, TDT {tail}); reset it")]
+    #[error(
+        "the transmit queue hangs: {outstanding} frames posted and none completed for {stood:?} (the device is at {head}, the driver at {tail}); reset it"
+    )]
     Hang {
         /// frames that did not complete
         outstanding: u64,

@@ -7,6 +7,10 @@
 //! A buffer that is posted belongs to the ring (the fbuf rule): it is moved into the queue and cannot be changed until the queue drops it
 //! or hands it back.
 //!
+//! In front of each buffer's data is room for what a transport puts there, a virtio header for one ([`Buffer::write_prefix`]), so that it and
+//! the data are one piece for the device. Data start 20 bytes into a cache line: 12 bytes of such a header and 42 bytes of Ethernet, IPv4 and
+//! UDP headers are written in one line then, and neighbouring buffers fall into different sets of the cache.
+//!
 //! Neither a take nor a return touches a reference count: the pool counts at its own end what is still out, and the last buffer to
 //! come back then frees the memory.
 #![allow(unsafe_code)]
@@ -14,12 +18,19 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use crate::free_list::{Chain, FreeList};
 use crate::memory::SharedMemory;
 use crate::segment::{Domain, Segment};
 use crate::space::{Access, DmaError, DmaSpace, Mapping};
+
+/// Bytes in front of a buffer's data: a prefix, in front of data that begin in the place of one.
+const HEADROOM: usize = 2 * Buffer::PREFIX;
+/// Bytes from one buffer's data to the next one's, besides the buffer itself: headroom, rounded up to whole cache lines.
+const GAP: usize = 64;
+/// Where the first buffer's data start.
+const FIRST: usize = GAP + Buffer::PREFIX;
 
 /// How a [`Pool`] is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +68,12 @@ pub struct Pool {
 /// What the buffers share with their pool; freed when the pool is dropped and all buffers are back.
 struct Core {
     free: FreeList,
-    /// Where `memory` starts.
+    /// Where the first buffer's data start.
     base: NonNull<u8>,
     domain: Domain,
     buffer_size: u32,
-    /// The logarithm of `buffer_size`.
-    shift: u32,
+    /// From one buffer to the next, in bytes.
+    stride: u32,
     memory: SharedMemory,
     buffers: u32,
     /// How often the pool was attached.
@@ -88,14 +99,17 @@ impl Pool {
                 format!("a pool of {buffers} buffers of {buffer_size} bytes (1 to 1048576 buffers, a power of two from 64 to 32768 bytes)"),
             ));
         }
-        let memory = SharedMemory::with_huge_pages("pagewire-pool", buffers as usize * usize::from(buffer_size))?;
+        let stride = usize::from(buffer_size) + GAP;
+        let memory = SharedMemory::with_huge_pages("pagewire-pool", FIRST - HEADROOM + buffers as usize * stride)?;
         let (free, chain) = FreeList::full(buffers);
+        // SAFETY: inside the memory, which is longer.
+        let base = unsafe { memory.base().add(FIRST) };
         let core = Box::new(Core {
             free,
-            base: memory.base(),
+            base,
             domain: Domain::new(),
             buffer_size: buffer_size.into(),
-            shift: buffer_size.trailing_zeros(),
+            stride: stride as u32,
             memory,
             buffers,
             attached: AtomicI64::new(0),
@@ -110,7 +124,7 @@ impl Pool {
         let core = self.core;
         // SAFETY: as in `core`; borrowed by hand, since `chain` is borrowed too.
         let free = unsafe { &core.as_ref().free };
-        free.take(&mut self.chain).map(|index| Buffer { core, index, len: 0 })
+        free.take(&mut self.chain).map(|index| Buffer { core, index, len: 0, ahead: 0 })
     }
 
     /// The size of each buffer in bytes.
@@ -134,7 +148,7 @@ impl Pool {
     /// The space's [`DmaError`].
     pub fn attach(&self, space: &Arc<dyn DmaSpace>) -> Result<PoolMapping, DmaError> {
         let mapping = space.map_memory(&self.core().memory, Access::ReadWrite)?;
-        let (domain, base) = (self.core().domain, mapping.iova());
+        let (domain, base) = (self.core().domain, mapping.iova() + FIRST as u64);
         self.core().attached.fetch_add(1, Ordering::Relaxed);
         Ok(PoolMapping(Arc::new(Attached { core: self.core, domain, base, mapping: Some(mapping), space: Arc::clone(space) })))
     }
@@ -191,7 +205,9 @@ impl Core {
 pub struct Buffer {
     core: NonNull<Core>,
     index: u32,
-    len: u32,
+    len: u16,
+    /// How far before their usual place the data start.
+    ahead: u16,
 }
 
 // SAFETY: the buffer's bytes belong to it alone, and what it shares with the pool may be used from any thread.
@@ -200,10 +216,13 @@ unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
+    /// The most bytes that a prefix has.
+    pub const PREFIX: usize = 20;
+
     /// The bytes in use.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len as usize
+        self.len.into()
     }
 
     /// Whether no bytes are in use.
@@ -215,7 +234,48 @@ impl Buffer {
     /// The size in bytes.
     #[inline]
     pub fn capacity(&self) -> usize {
-        self.core().buffer_size as usize
+        self.core().buffer_size as usize + usize::from(self.ahead)
+    }
+
+    /// For a queue: writes `N` 32-bit words directly in front of the data, at most [`PREFIX`](Self::PREFIX) bytes. Nobody who reads the data sees
+    /// them, so a shared buffer does.
+    #[inline(always)]
+    pub fn write_prefix<const N: usize>(&self, words: [u32; N]) {
+        let first = self.prefix::<N>();
+        for (index, word) in words.into_iter().enumerate() {
+            // SAFETY: inside the headroom and aligned (see `prefix`); an atomic, since other threads may do the same.
+            unsafe { AtomicU32::from_ptr(first.add(index).as_ptr()) }.store(word.to_le(), Ordering::Relaxed);
+        }
+    }
+
+    /// For a queue: reads the `N` words in front of the data that a device has written there.
+    #[inline(always)]
+    pub fn read_prefix<const N: usize>(&self) -> [u32; N] {
+        let first = self.prefix::<N>();
+        // SAFETY: as in `write_prefix`.
+        std::array::from_fn(|index| u32::from_le(unsafe { AtomicU32::from_ptr(first.add(index).as_ptr()) }.load(Ordering::Relaxed)))
+    }
+
+    /// `N` words in front of the data.
+    #[inline(always)]
+    fn prefix<const N: usize>(&self) -> NonNull<u32> {
+        const { assert!(N * size_of::<u32>() <= Self::PREFIX, "a prefix of at most 20 bytes") };
+        // SAFETY: in front of the data are HEADROOM bytes less at most PREFIX by which they start earlier, and the prefix has no more. Data
+        // start at a multiple of 4.
+        unsafe { self.core().base.offset(self.start() - (N * size_of::<u32>()) as isize).cast() }
+    }
+
+    /// For a queue: the data are `len` bytes, and start `ahead` bytes before their usual place, where a prefix would be.
+    ///
+    /// # Panics
+    /// When `ahead` is more than [`PREFIX`](Self::PREFIX) or not a multiple of 4, or the buffer is smaller.
+    #[inline]
+    pub fn set_range(&mut self, ahead: usize, len: usize) {
+        if ahead > Self::PREFIX || !ahead.is_multiple_of(4) || len > self.core().buffer_size as usize + ahead {
+            Core::outside(self.core, ahead, len);
+        }
+        self.ahead = ahead as u16;
+        self.len = len as u16;
     }
 
     /// The content becomes `bytes`.
@@ -225,7 +285,7 @@ impl Buffer {
     #[inline]
     pub fn set(&mut self, bytes: &[u8]) {
         self.write(0, bytes);
-        self.len = bytes.len() as u32;
+        self.len = bytes.len() as u16;
     }
 
     /// Writes at `offset` without a change of the length.
@@ -248,7 +308,7 @@ impl Buffer {
         if len > self.capacity() {
             Core::outside(self.core, 0, len);
         }
-        self.len = len as u32;
+        self.len = len as u16;
     }
 
     /// Copies from `offset` on into `bytes`.
@@ -265,7 +325,7 @@ impl Buffer {
     /// The bytes in use as a segment, relative to the pool; `None` when there are none.
     #[inline]
     pub(crate) fn segment<'w>(&self) -> Option<Segment<'w>> {
-        (self.len != 0).then(|| Segment::new(self.core().domain, self.start() as u64, self.len))
+        (self.len != 0).then(|| Segment::new(self.core().domain, self.start() as u64, self.len.into()))
     }
 
     /// The whole buffer as a place to receive into, relative to the pool.
@@ -274,10 +334,16 @@ impl Buffer {
         Segment::new(self.core().domain, self.start() as u64, self.core().buffer_size)
     }
 
-    /// Where it starts in the pool, in bytes.
+    /// Where its data start, in bytes from the usual place of the first buffer's.
     #[inline(always)]
-    pub(crate) fn start(&self) -> usize {
-        (self.index as usize) << self.core().shift
+    fn start(&self) -> isize {
+        self.start_by(self.core().stride)
+    }
+
+    /// The same with the pool's [stride](PoolMapping::stride), known from elsewhere.
+    #[inline(always)]
+    pub(crate) fn start_by(&self, stride: u32) -> isize {
+        self.index as isize * stride as isize - self.ahead as isize
     }
 
     /// The address of `len` bytes from `offset` on.
@@ -288,7 +354,7 @@ impl Buffer {
             Core::outside(self.core, offset, len);
         }
         // SAFETY: the buffer is inside the pool's memory, and the range was checked to be inside the buffer.
-        unsafe { self.core().base.add(self.start() + offset) }
+        unsafe { self.core().base.offset(self.start() + offset as isize) }
     }
 
     /// Gives the buffers of many owners back at once: one atomic operation for all neighbours of one pool. The vector keeps its memory.
@@ -378,9 +444,15 @@ impl PoolMapping {
         self.0.space.domain()
     }
 
-    /// The bus address of the pool's first byte.
-    pub fn base(&self) -> u64 {
+    /// The bus address that the addresses of the pool's segments are added to, which may be negative.
+    pub(crate) fn base(&self) -> u64 {
         self.0.base
+    }
+
+    /// From one buffer to the next, in bytes.
+    pub(crate) fn stride(&self) -> u32 {
+        // SAFETY: the attachment keeps the core.
+        unsafe { self.0.core.as_ref() }.stride
     }
 }
 
@@ -414,6 +486,34 @@ mod tests {
             buffer.read(0, &mut bytes);
             assert_eq!(bytes, [number as u8; 64]);
         }
+    }
+
+    #[test]
+    fn prefixes_lie_outside_all_data() {
+        let mut pool = pool(4);
+        let mut buffers: Vec<Buffer> = std::iter::from_fn(|| pool.take()).collect();
+        for (number, buffer) in buffers.iter_mut().enumerate() {
+            buffer.set(&[number as u8; 64]);
+        }
+        // Data in the place of a prefix leave room for another one.
+        buffers[2].set_range(20, 84);
+        buffers[2].write(0, &[2; 84]);
+        for (number, buffer) in buffers.iter().enumerate() {
+            buffer.write_prefix([0x1111_1111 * number as u32; 5]);
+        }
+        for (number, buffer) in buffers.iter().enumerate() {
+            assert_eq!(buffer.read_prefix(), [0x1111_1111 * number as u32; 5]);
+            assert_eq!(buffer.read_prefix(), [0x1111_1111 * number as u32; 3]);
+            let mut bytes = vec![0; buffer.len()];
+            buffer.read(0, &mut bytes);
+            assert!(bytes.iter().all(|byte| usize::from(*byte) == number));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "of a buffer of 64")]
+    fn a_range_past_a_buffer_is_stopped() {
+        pool(2).take().unwrap().set_range(12, 77);
     }
 
     #[test]

@@ -12,10 +12,12 @@ bitflags! {
     pub struct RxFlags: u8 {
         /// The IPv4 header checksum was checked and is right.
         const IPV4_CHECKSUM_GOOD = 1 << 0;
-        /// The UDP or TCP checksum was checked and is right.
+        /// The UDP or TCP checksum was checked and is right; or the packet was never on a wire, and [`Packet::offload`] says what is missing.
         const L4_CHECKSUM_GOOD = 1 << 1;
         /// A VLAN tag was taken out; see [`Packet::vlan_tag`].
         const VLAN_STRIPPED = 1 << 2;
+        /// The NIC computed a hash of the packet's flow; see [`Packet::hash`].
+        const HASH = 1 << 3;
     }
 }
 
@@ -30,8 +32,20 @@ pub struct RxBurst {
 struct Head {
     buffers: u16,
     bytes: u32,
-    flags: RxFlags,
-    vlan_tag: u16,
+    about: About,
+}
+
+/// What a NIC says of a packet besides its bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct About {
+    /// What it found out.
+    pub flags: RxFlags,
+    /// The tag control information, with [`RxFlags::VLAN_STRIPPED`].
+    pub vlan_tag: u16,
+    /// The hash of the packet's flow, with [`RxFlags::HASH`].
+    pub hash: u32,
+    /// What has to be asked for when the packet is sent on.
+    pub offload: Offload,
 }
 
 /// One received packet, without the frame check sequence.
@@ -45,6 +59,11 @@ pub struct Packet<'b> {
     pub flags: RxFlags,
     /// The tag control information, with [`RxFlags::VLAN_STRIPPED`].
     pub vlan_tag: u16,
+    /// The hash of the packet's flow, with [`RxFlags::HASH`].
+    pub hash: u32,
+    /// What has to be asked for when the packet is sent on: a checksum that was left out, since the packet was never on a wire, and the cutting
+    /// of what the NIC has joined. Headers are [whole](crate::Capabilities::whole_headers). Mostly nothing.
+    pub offload: Offload,
 }
 
 impl Packet<'_> {
@@ -66,12 +85,19 @@ impl RxBurst {
         Self { heads: Vec::with_capacity(packets), buffers: Vec::with_capacity(packets) }
     }
 
+    /// For a queue: adds a packet in one buffer, whose length is set.
+    #[inline(always)]
+    pub fn push_buffer(&mut self, buffer: Buffer, about: About) {
+        self.heads.push(Head { buffers: 1, bytes: buffer.len() as u32, about });
+        self.buffers.push(buffer);
+    }
+
     /// For a queue: adds a packet over `buffers`, whose lengths are set.
-    pub fn push(&mut self, buffers: impl IntoIterator<Item = Buffer>, flags: RxFlags, vlan_tag: u16) {
+    pub fn push(&mut self, buffers: impl IntoIterator<Item = Buffer>, about: About) {
         let first = self.buffers.len();
         self.buffers.extend(buffers);
         let own = &self.buffers[first..];
-        let head = Head { buffers: own.len() as u16, bytes: own.iter().map(|buffer| buffer.len() as u32).sum(), flags, vlan_tag };
+        let head = Head { buffers: own.len() as u16, bytes: own.iter().map(|buffer| buffer.len() as u32).sum(), about };
         self.heads.push(head);
     }
 
@@ -91,7 +117,8 @@ impl RxBurst {
         self.heads.iter().map(move |head| {
             let (own, rest) = buffers.split_at(usize::from(head.buffers));
             buffers = rest;
-            Packet { buffers: own, bytes: head.bytes, flags: head.flags, vlan_tag: head.vlan_tag }
+            let About { flags, vlan_tag, hash, offload } = head.about;
+            Packet { buffers: own, bytes: head.bytes, flags, vlan_tag, hash, offload }
         })
     }
 
@@ -109,10 +136,10 @@ impl RxBurst {
         for head in self.heads.drain(..) {
             let Some(mut first) = buffers.next() else { break };
             edit(&mut first);
-            let offload = match head.flags.contains(RxFlags::VLAN_STRIPPED) {
-                true => Offload { flags: OffloadFlags::VLAN_TAG, vlan_tag: head.vlan_tag, ..Offload::NONE },
-                false => Offload::NONE,
-            };
+            let About { mut offload, flags, vlan_tag, .. } = head.about;
+            if flags.contains(RxFlags::VLAN_STRIPPED) {
+                offload = Offload { flags: offload.flags | OffloadFlags::VLAN_TAG, vlan_tag, ..offload };
+            }
             burst.push(first, offload);
             for _ in 1..head.buffers {
                 buffers.next().into_iter().for_each(|buffer| burst.gather_buffer(buffer));

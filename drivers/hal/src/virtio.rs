@@ -93,7 +93,8 @@ pub trait VirtioTransport: Send {
     /// When the device cannot be reached.
     fn max_queue_size(&mut self, index: u16) -> Result<u16, BusError>;
 
-    /// Enables queue `index`, and returns its doorbell.
+    /// Enables queue `index`, and returns its doorbell, which is rung with the queue's index. Before DRIVER_OK is set, or after the queue was
+    /// [reset](Self::reset_queue).
     ///
     /// # Errors
     /// When the device cannot be reached or refuses.

@@ -1,4 +1,4 @@
-//! Sends files through e1000s behind VFIO: `send_file ADDRESS FILE [ADDRESS FILE]... [panic]`, all at once. Each frame is 14 bytes of Ethernet
+//! Sends files through e1000s or virtio network cards behind VFIO: `send_file ADDRESS FILE [ADDRESS FILE]... [panic]`, all at once. Each frame is 14 bytes of Ethernet
 //! header and 8 of offset, gathered with at most 1400 bytes of the file's own pages, which this process cannot read while it sends them.
 //! NICs of one IOMMU group share their bus addresses. With `panic` it panics in the middle, to see what is left behind.
 
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use e1000::{E1000, E1000Config};
 use hal::{Burst, BusDevice, DmaSpace, Mapping, Nic, Offload, Pool, PoolConfig};
 use pagewire_vfio::{PciDevice, VfioSpace};
+use virtio_net::pci::PciTransport;
+use virtio_net::{VirtioNet, VirtioNetConfig};
 
 /// IEEE 802's number for experiments.
 const EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
@@ -20,7 +22,7 @@ const BURST: usize = 32;
 /// A NIC with a file.
 struct Sender {
     /// First: it stops before its buffers and its window go.
-    nic: E1000,
+    nic: Box<dyn Nic>,
     pool: Pool,
     space: Arc<VfioSpace>,
     window: Mapping,
@@ -31,7 +33,7 @@ struct Sender {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let panic = arguments.pop_if(|last| last == "panic").is_some();
-    if arguments.is_empty() || arguments.len() % 2 != 0 {
+    if arguments.is_empty() || !arguments.len().is_multiple_of(2) {
         return Err("usage: send_file ADDRESS FILE [ADDRESS FILE]... [panic]".into());
     }
     let mut senders = Vec::new();
@@ -58,7 +60,12 @@ impl Sender {
         let device = PciDevice::open(address.parse()?)?;
         let space = Arc::clone(device.space().ok_or("no IOMMU: nothing can pin the file")?);
         println!("{} is mapped: {:?}", device.address(), device.bar_layout(0));
-        let mut nic = E1000::start(Box::new(device), E1000Config::default())?;
+        let mut nic: Box<dyn Nic> = if PciTransport::drives(device.identity()) {
+            let transport = PciTransport::new(Box::new(device))?;
+            Box::new(VirtioNet::start(Box::new(transport), VirtioNetConfig { iommu: true, ..VirtioNetConfig::default() })?)
+        } else {
+            Box::new(E1000::start(Box::new(device), E1000Config::default())?)
+        };
         println!("{} {}", nic.model(), nic.mac());
         let pool = Pool::new(PoolConfig::default())?;
         println!("pool on huge pages: {}", pool.huge_pages());

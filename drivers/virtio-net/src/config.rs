@@ -104,7 +104,10 @@ impl Default for VirtioNetConfig {
 
 impl VirtioNetConfig {
     /// Checks the ranges.
-    pub(crate) fn check(&self) -> Result<(), NicError> {
+    ///
+    /// # Errors
+    /// [`NicError::Config`], with what the driver takes.
+    pub fn check(&self) -> Result<(), NicError> {
         let error = |text: String| Err(NicError::Config(text));
         for (ring, len) in [("transmit", self.tx_descriptors), ("receive", self.rx_descriptors)] {
             if !(8..=32_768).contains(&len) {

@@ -207,7 +207,13 @@ static TABLE: &[Row] = &[
     row(Features::STATUS, "VIRTIO_NET_F_STATUS", NONE, Want::Yes, "the device says the state of the link"),
     row(Features::CTRL_VQ, "VIRTIO_NET_F_CTRL_VQ", NONE, Want::Yes, "the device takes commands"),
     row(Features::CTRL_RX, "VIRTIO_NET_F_CTRL_RX", CONTROL, Want::Yes, "promiscuous, all-multicast"),
-    row(Features::CTRL_VLAN, "VIRTIO_NET_F_CTRL_VLAN", CONTROL, Want::Yes, "VLANs are filtered"),
+    row(
+        Features::CTRL_VLAN,
+        "VIRTIO_NET_F_CTRL_VLAN",
+        CONTROL,
+        Want::When(|config| unless(!config.filter.vlans.is_empty(), "the filter has no VLANs, and the device would let none through")),
+        "VLANs are filtered",
+    ),
     row(Features::CTRL_RX_EXTRA, "VIRTIO_NET_F_CTRL_RX_EXTRA", CONTROL, Want::Yes, "no broadcast, and other modes"),
     row(
         Features::GUEST_ANNOUNCE,

@@ -46,7 +46,7 @@ impl Layers {
     /// The folded sum of the pseudo-header for `length` bytes of TCP or UDP (RFC 9293, 3.1; RFC 768; RFC 8200, 8.1).
     pub(super) fn pseudo_header(&self, frame: &[u8], length: usize) -> u16 {
         let addresses = if self.ipv6 { self.ip + 8..self.ip + 40 } else { self.ip + 12..self.ip + 20 };
-        let addresses = frame.get(addresses).map_or(0, |bytes| sum(bytes));
+        let addresses = frame.get(addresses).map_or(0, sum);
         fold(u64::from(addresses) + u64::from(self.protocol) + length as u64)
     }
 

@@ -394,7 +394,8 @@ impl Connection {
             }
             recovery => {
                 let cautious = matches!(recovery, Recovery::Loss { .. });
-                let limited = self.limited || (self.congestion.slow_start() && 2 * in_flight_before > self.congestion.window());
+                let limited =
+                    self.una <= self.limited_until || (self.congestion.slow_start() && 2 * in_flight_before > self.congestion.window());
                 if advances && delivered > 0 && (limited || cautious) {
                     let round_trip = self.rtt.smoothed().unwrap_or_default();
                     self.congestion.arrived(delivered, cautious, round_trip, now);

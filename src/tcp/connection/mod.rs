@@ -108,8 +108,9 @@ pub struct Connection {
     probe: Option<Probe>,
     /// Duplicate ACKs, of a peer without SACK (RFC 6582).
     duplicates: u64,
-    /// Whether the congestion window is what held back data, when there was something to send last.
-    limited: bool,
+    /// The next position when the congestion window last held back data: ACKs up to there may make it grow, and no others, so that it
+    /// does not grow while something else is the limit (RFC 5681 3.1, RFC 9438 5.8).
+    limited_until: u64,
     /// Whether the last poll sent data, and this one goes on.
     filling: bool,
 
@@ -205,7 +206,7 @@ impl Connection {
             pacer: Pacer::default(),
             probe: None,
             duplicates: 0,
-            limited: false,
+            limited_until: 0,
             filling: false,
             received: ReceiveBuffer::new(),
             irs: Seq(0),

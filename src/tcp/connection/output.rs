@@ -79,10 +79,10 @@ impl Connection {
 
     fn poll_data(&mut self, now: Duration) -> Option<Outgoing> {
         self.timers.clear(Timer::Pace);
-        if std::mem::take(&mut self.probe_due) {
-            if let Some(probe) = self.poll_loss_probe(now) {
-                return Some(probe);
-            }
+        if std::mem::take(&mut self.probe_due)
+            && let Some(probe) = self.poll_loss_probe(now)
+        {
+            return Some(probe);
         }
         let in_flight = self.in_flight();
         if self.scoreboard.is_empty() && self.unsent() > 0 && now.saturating_sub(self.sent_at) > self.rtt.rto() {
@@ -103,7 +103,7 @@ impl Connection {
         let mss = self.payload_mss(&options);
         if !forced {
             if room < mss && self.scoreboard.in_flight() > 0 {
-                self.limited = true;
+                self.limited_until = self.next;
                 return None;
             }
             if self.must_wait(now) {
@@ -138,7 +138,6 @@ impl Connection {
         let waiting = self.stream_end().saturating_sub(self.next);
         let fin = self.shut && self.next <= self.stream_end();
         if waiting == 0 && !fin {
-            self.limited = false;
             return None;
         }
         let options = self.options(now);
@@ -149,7 +148,9 @@ impl Connection {
         let goal = self.burst(pace, mss);
         let wanted = waiting + u64::from(fin);
         if usable < wanted.min(mss) || (usable < wanted && self.should_defer(usable, goal, mss, in_flight)) {
-            self.limited = room <= window;
+            if room <= window {
+                self.limited_until = self.next;
+            }
             let idle = self.scoreboard.is_empty();
             // Half of the largest window is worth a segment, where nothing is under way (RFC 9293 3.8.6.2.1).
             if !idle || usable == 0 || (usable < mss && usable * 2 < self.largest_window && !self.override_due) {

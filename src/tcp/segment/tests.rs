@@ -74,7 +74,7 @@ proptest! {
     fn what_is_written_is_what_is_read(header in headers(), payload in proptest::collection::vec(any::<u8>(), 0..50)) {
         let mut all = bytes(&header);
         prop_assert_eq!(all.len(), header.len());
-        prop_assert!(all.len() % 4 == 0 && all.len() <= MAX_TCP_HEADER_LEN);
+        prop_assert!(all.len().is_multiple_of(4) && all.len() <= MAX_TCP_HEADER_LEN);
         all.extend(&payload);
         let segment = Segment::parse(&all).unwrap();
         prop_assert_eq!(segment, Segment { header, payload: &payload });

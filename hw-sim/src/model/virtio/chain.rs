@@ -119,12 +119,12 @@ impl Walk<'_> {
             return descriptor.flags & NEXT != 0 && !self.chain.broken;
         }
         if !self.features.contains(Features::INDIRECT_DESC) {
-            self.give_up("INDIRECT was set without VIRTIO_F_INDIRECT_DESC [2.7.5.3.1, 2.8.20]");
+            self.give_up("INDIRECT was set without VIRTIO_F_INDIRECT_DESC [2.7.5.3.1, 2.8.19]");
         }
         if descriptor.flags & NEXT != 0 {
-            self.give_up("INDIRECT and NEXT were set together [2.7.5.3.1, 2.8.20]");
+            self.give_up("INDIRECT and NEXT were set together [2.7.5.3.1, 2.8.19]");
         } else if self.packed && !self.chain.elements.is_empty() {
-            self.give_up("INDIRECT was set in a list of descriptors linked by NEXT [2.8.20]");
+            self.give_up("INDIRECT was set in a list of descriptors linked by NEXT [2.8.19]");
         }
         if !self.chain.broken {
             self.table(descriptor);
@@ -155,13 +155,13 @@ impl Walk<'_> {
             }
             let Some(entry) = self.fetch(start + index * SIZE) else { return };
             if entry.flags & INDIRECT != 0 {
-                self.give_up("INDIRECT was set inside an indirect table [2.7.5.3.1, 2.8.20]");
+                self.give_up("INDIRECT was set inside an indirect table [2.7.5.3.1, 2.8.19]");
                 return;
             }
             self.element(entry);
             if self.packed {
                 if entry.flags & !WRITE != 0 {
-                    self.complain("flags other than WRITE are set inside an indirect table [2.8.20]");
+                    self.complain("flags other than WRITE are set inside an indirect table [2.8.19]");
                 }
                 index += 1;
                 if index == entries {

@@ -50,7 +50,7 @@ pub(super) const ANNOUNCE: u16 = 2;
 
 impl ModelConfig {
     /// The bytes of the configuration space.
-    pub(super) fn space(&self, mac: MacAddress, status: u16) -> Vec<u8> {
+    pub(in crate::model) fn space(&self, mac: MacAddress, status: u16) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(28);
         bytes.extend(mac.0);
         bytes.extend(status.to_le_bytes());

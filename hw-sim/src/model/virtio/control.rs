@@ -182,7 +182,7 @@ impl State {
         if !self.accepted.contains(needed) {
             return Err(format!("command {number} of class {class} was sent without {}", features::name(needed)));
         }
-        let result = match class {
+        match class {
             0 => self.set_receive_mode(number, &mut data)?,
             1 if number == 0 => self.set_mac_table(&mut data)?,
             1 => self.mac = MacAddress(data.array()?),
@@ -203,8 +203,7 @@ impl State {
                 return finish(&data, result);
             }
             _ => self.set_coalescing(number, &mut data)?,
-        };
-        let () = result;
+        }
         finish(&data, Vec::new())
     }
 

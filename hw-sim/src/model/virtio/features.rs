@@ -70,7 +70,7 @@ impl Features {
         .union(Self::HOST_USO)
         .union(Self::GUEST_HDRLEN)
         .union(Self::GUEST_CSUM)
-        .union(Self::LARGE_RECEIVE)
+        .union(Self::LARGE_RECEIVE.difference(Self::GUEST_UFO))
         .union(Self::CTRL_GUEST_OFFLOADS)
         .union(Self::MRG_RXBUF)
         .union(Self::MAC)
@@ -91,7 +91,7 @@ impl Features {
     pub const LARGE_RECEIVE: Self =
         Self::GUEST_TSO4.union(Self::GUEST_TSO6).union(Self::GUEST_USO4).union(Self::GUEST_USO6).union(Self::GUEST_UFO);
 
-    /// What the control queue can switch at run time (5.1.6.5.6.1).
+    /// What the control queue can switch at run time (5.1.6.5.8.1).
     pub(super) const GUEST_OFFLOADS: Self = Self::GUEST_CSUM.union(Self::LARGE_RECEIVE).union(Self::GUEST_ECN).union(Self::RSC_EXT);
 
     /// What is missing for some of these to be accepted (5.1.3.1): (feature, what it requires one of).

@@ -166,11 +166,11 @@ impl VirtioNetModel {
         self.lock().reversed = on;
     }
 
-    /// When the device asks to be notified, from now on.
+    /// When the device asks to be notified of transmit and receive buffers, from now on; of commands always. It looks at its queues once before it sleeps again.
     pub fn set_notify(&self, notify: Notify) {
         let mut state = self.lock();
         state.notify = notify;
-        (0..state.queues.len() as u16).for_each(|index| state.publish(index));
+        (0..state.queues.len() as u16).for_each(|index| state.look_and_publish(index));
     }
 
     /// Imitates another DMA space; `maps` is what can be mapped besides what is mapped already. The limits are enforced.

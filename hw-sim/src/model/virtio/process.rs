@@ -42,10 +42,10 @@ impl State {
 
     /// Does the work of a queue, if it was told of any.
     pub(super) fn process(&mut self, index: u16) {
-        let looks = |queue: &Queue, notify| queue.notified || notify == Notify::Never;
+        let polls = self.notify(index) == Notify::Never;
         let role = self.role(index);
         let Some(slot) = self.queues.get_mut(usize::from(index)) else { return };
-        if !slot.as_ref().is_some_and(|queue| looks(queue, self.notify)) || !self.live() {
+        if !slot.as_ref().is_some_and(|queue| polls || queue.notified) || !self.live() {
             return;
         }
         match role {

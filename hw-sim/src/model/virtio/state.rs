@@ -297,12 +297,27 @@ impl State {
         }
     }
 
+    /// How a queue is to be notified: commands are always told.
+    pub(super) fn notify(&self, index: u16) -> Notify {
+        if self.role(index) == Role::Control { Notify::Next } else { self.notify }
+    }
+
     /// Tells the driver when to notify.
     pub(super) fn publish(&mut self, index: u16) {
+        let notify = self.notify(index);
         let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else { return };
-        if let Err(fault) = queue.publish(&self.space, self.notify) {
+        if let Err(fault) = queue.publish(&self.space, notify) {
             self.faulted.push(fault);
         }
+    }
+
+    /// As [`publish`](Self::publish), at a moment when buffers may be there that the driver was not asked to tell of.
+    pub(super) fn look_and_publish(&mut self, index: u16) {
+        self.observe(index);
+        if let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) {
+            queue.notified |= !queue.waiting.is_empty();
+        }
+        self.publish(index);
     }
 
     /// Time passes.

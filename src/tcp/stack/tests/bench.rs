@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use e1000::{E1000, E1000Config};
@@ -14,12 +14,12 @@ use smoltcp::iface::{Config, Interface as Peer, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpoint};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpEndpoint};
 
 use crate::file::Source;
 use crate::net::Interface;
 use crate::send::{Port, PortConfig, Stability, Step};
-use crate::tcp::{Event, Listener, SharedFile, Socket, Stack, StackConfig, StackReport};
+use crate::tcp::{Event, SharedFile, Socket, Stack, StackConfig, StackReport};
 
 pub const PEER: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 2]);
 pub const PORT: u16 = 1033;
@@ -37,7 +37,6 @@ struct Queues {
 pub struct Bench {
     pub model: E1000Model,
     pub stack: Stack,
-    pub listener: Listener,
     pub now: Duration,
     /// All frames that left the NIC, checked.
     pub wire: Vec<(Checked, Vec<u8>)>,
@@ -64,7 +63,7 @@ impl Bench {
         let own = interface.address();
         let port = Port::new(Box::new(nic), interface, port).unwrap();
         let mut stack = Stack::new(port, StackConfig { secret: Some([7; 16]), ..config }).unwrap();
-        let listener = stack.listen(PORT, 64).unwrap();
+        stack.listen(PORT, 64).unwrap();
         let mut queues = Queues::default();
         let mut peer = Peer::new(Config::new(HardwareAddress::Ethernet(EthernetAddress(PEER.0))), &mut queues, Instant::ZERO);
         let peer_address: IpAddr = peer_address.parse().unwrap();
@@ -72,7 +71,6 @@ impl Bench {
         Self {
             model,
             stack,
-            listener,
             now: Duration::ZERO,
             wire: Vec::new(),
             loses: Box::new(|_| false),
@@ -155,6 +153,16 @@ impl Bench {
         self.received.get(&handle).map_or(&[], Vec::as_slice)
     }
 
+    /// A socket that the caller reads himself has received these bytes.
+    pub fn take(&mut self, handle: SocketHandle, bytes: &[u8]) {
+        self.received.entry(handle).or_default().extend_from_slice(bytes);
+    }
+
+    /// A frame from anywhere arrives at the NIC.
+    pub fn inject(&mut self, frame: &[u8]) {
+        self.model.receive(frame);
+    }
+
     /// One client takes what the program sends until the connection is closed by the stack. Returns what it received, and the report.
     pub fn download(&mut self, program: Program<'_>) -> (Vec<u8>, StackReport) {
         let client = self.open(65_536);
@@ -191,11 +199,6 @@ pub fn serve(mut send: impl FnMut(&mut Stack, Socket)) -> impl FnMut(&mut Stack,
             }
         }
     }
-}
-
-pub fn target(bench: &Bench, peer: &str) -> SocketAddr {
-    assert!(bench.own.is_ipv4() == !peer.starts_with('['));
-    peer.parse().unwrap()
 }
 
 /// A file of so many bytes, and what is in it. It is closed.
@@ -250,9 +253,4 @@ impl smoltcp::phy::TxToken for TxToken<'_> {
         self.0.push_back(frame);
         result
     }
-}
-
-/// That an address is on the wire.
-pub fn ip(address: &str) -> IpAddress {
-    address.parse::<IpAddr>().unwrap().into()
 }

@@ -119,17 +119,14 @@ impl Host {
 impl Station for Host {
     fn receive(&mut self, bytes: &[u8], now: Duration) {
         let segment = Segment::parse(bytes).unwrap();
-        match &mut self.connection {
-            Some(connection) => {
-                // A back-off lasts until there is a sample, which is when something new is acknowledged (RFC 6298 5.7, Karn's rule).
-                if connection.receive(&segment, now).intersects(Events::ACKNOWLEDGED | Events::ESTABLISHED) {
-                    self.in_a_row = 0;
-                }
+        if let Some(connection) = &mut self.connection {
+            let events = connection.receive(&segment, now);
+            // A back-off lasts until there is a sample, which is when something new is acknowledged (RFC 6298 5.7, Karn's rule).
+            if events.intersects(Events::ACKNOWLEDGED | Events::ESTABLISHED) {
+                self.in_a_row = 0;
             }
-            None if segment.header.flags == Flags::SYN => {
-                self.connection = Some(Connection::accept(self.config, &segment, isn(self.isn), now));
-            }
-            None => {}
+        } else if segment.header.flags == Flags::SYN {
+            self.connection = Some(Connection::accept(self.config, &segment, isn(self.isn), now));
         }
         self.last = now;
     }

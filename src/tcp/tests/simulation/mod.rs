@@ -79,7 +79,7 @@ fn draw(seed: u64, loss: u64) -> (Path, TcpConfig, Random) {
 
 /// The longest that an ACK can take, its delay of 40 ms included.
 fn longest_round_trip(path: &Path) -> Duration {
-    let queue = if path.rate > 0 { Duration::from_nanos(path.queue * 1_000_000_000 / path.rate) } else { Duration::ZERO };
+    let queue = (path.queue * 1_000_000_000).checked_div(path.rate).map_or(Duration::ZERO, Duration::from_nanos);
     2 * (path.delay + path.jitter) + 2 * queue + ms(40)
 }
 

@@ -47,7 +47,7 @@ impl Bench {
     }
 
     pub fn packed() -> Self {
-        Self::with(Features::USUAL - Features::EVENT_IDX | Features::RING_PACKED)
+        Self::with((Features::USUAL - Features::EVENT_IDX) | Features::RING_PACKED)
     }
 
     pub fn with(features: Features) -> Self {

@@ -1,8 +1,15 @@
 //! Tests that read like the specification's sentences. Rings are written by hand.
 
 mod bench;
+mod control;
+mod faults;
+mod notification;
+mod offload;
+mod packets;
 mod receive;
+mod start;
 mod transmit;
+mod violations;
 
 use hal::MacAddress;
 

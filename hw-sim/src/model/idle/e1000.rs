@@ -1,21 +1,12 @@
-//! A device that does nothing: an 82540EM's registers and rings in ordinary memory.
-//!
-//! It answers what a driver asks when it starts, and otherwise only keeps what was written. [`complete`](IdleDevice::complete) reports
-//! everything that was posted as done. So whatever is counted between two calls is the driver's own: its instructions, its
-//! allocations, its doorbells.
+//! An 82540EM's registers and rings in ordinary memory.
 
-use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use hal::progress::ProgressBoard;
 use hal::registers::{RegisterIo, Width};
-use hal::segment::Domain;
-use hal::{
-    Access, BusDevice, BusError, DmaError, DmaLimits, DmaSpace, Interrupt, MacAddress, Mapping, PciIdentity, RegisterError, Registers,
-    SharedMemory,
-};
+use hal::{BusDevice, BusError, DmaSpace, Interrupt, MacAddress, PciIdentity, RegisterError, Registers};
+
+use super::space::Space;
 
 /// The registers that have to answer (Intel 8254x manual, 13.4): the reset ends, the EEPROM has read, the PHY is ready.
 const CTRL: u64 = 0x0000;
@@ -55,8 +46,7 @@ impl IdleDevice {
     /// A device with this station address.
     pub fn new(mac: MacAddress) -> Self {
         let registers = (0..REGION / 4).map(|_| AtomicU32::new(0)).collect();
-        let space = Arc::new(Space { domain: Domain::new(), queues: ProgressBoard::new(), table: Mutex::default() });
-        Self(Arc::new(Inner { mac, registers, head: AtomicU32::new(0), doorbells: AtomicU64::new(0), space }))
+        Self(Arc::new(Inner { mac, registers, head: AtomicU32::new(0), doorbells: AtomicU64::new(0), space: Arc::new(Space::new()) }))
     }
 
     /// For a driver to start.
@@ -69,16 +59,16 @@ impl IdleDevice {
         let register = |offset| self.0.load(offset);
         let ring = u64::from(register(TDBAL)) | u64::from(register(TDBAH)) << 32;
         let (len, tail) = (register(TDLEN) / 16, register(TDT));
-        let table = self.0.space.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((start, Some(memory))) = table.iter().rfind(|(start, _)| *start <= ring) else { return };
         let mut head = self.0.head.load(Ordering::Relaxed);
-        while len > 0 && head != tail && tail < len {
-            let descriptor = (ring - start) as usize + head as usize * 16;
-            if memory.read::<u8>(descriptor + COMMAND) & RS != 0 {
-                memory.write(descriptor + STATUS, memory.read::<u8>(descriptor + STATUS) | DD);
+        self.0.space.at(ring, |memory, ring| {
+            while len > 0 && head != tail && tail < len {
+                let descriptor = ring + head as usize * 16;
+                if memory.read::<u8>(descriptor + COMMAND) & RS != 0 {
+                    memory.write(descriptor + STATUS, memory.read::<u8>(descriptor + STATUS) | DD);
+                }
+                head = (head + 1) % len;
             }
-            head = (head + 1) % len;
-        }
+        });
         self.0.head.store(head, Ordering::Relaxed);
     }
 
@@ -161,64 +151,5 @@ impl BusDevice for IdleDevice {
 
     fn reset(&mut self) -> Result<(), BusError> {
         Ok(())
-    }
-}
-
-/// Every mapping gets an address of its own; only memory is kept, since nobody reads files here.
-struct Space {
-    domain: Domain,
-    queues: ProgressBoard,
-    table: Mutex<Vec<(u64, Option<SharedMemory>)>>,
-}
-
-const FIRST: u64 = 1 << 32;
-const DISTANCE: u64 = 1 << 40;
-
-impl Space {
-    fn place(&self, memory: Option<SharedMemory>, len: u64) -> Mapping {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = table.last().map_or(FIRST, |(start, _)| start + DISTANCE);
-        table.push((start, memory));
-        Mapping::new(self.domain, start, len.min(DISTANCE))
-    }
-}
-
-impl DmaSpace for Space {
-    fn domain(&self) -> Domain {
-        self.domain
-    }
-
-    fn limits(&self) -> DmaLimits {
-        DmaLimits {
-            ranges: vec![FIRST..=u64::MAX],
-            granule: 4096,
-            maps: 4096,
-            bytes: u64::MAX,
-            whole_files: false,
-            partial_page: true,
-            writable_descriptor: false,
-        }
-    }
-
-    fn map_memory(&self, memory: &SharedMemory, _access: Access) -> Result<Mapping, DmaError> {
-        let len = memory.len() as u64;
-        let again = memory.map_again().map_err(|error| DmaError::Map { len, reason: error.to_string() })?;
-        Ok(self.place(Some(again), len))
-    }
-
-    fn map_file(&self, _file: BorrowedFd<'_>, range: Range<u64>) -> Result<Mapping, DmaError> {
-        if range.is_empty() {
-            return Err(DmaError::Unsupported("an empty range".into()));
-        }
-        Ok(self.place(None, range.end - range.start))
-    }
-
-    fn unmap(&self, mapping: Mapping) -> Result<(), DmaError> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner).retain(|(start, _)| *start != mapping.iova());
-        Ok(())
-    }
-
-    fn queues(&self) -> &ProgressBoard {
-        &self.queues
     }
 }

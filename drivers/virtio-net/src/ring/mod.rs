@@ -1,0 +1,166 @@
+//! The two layouts of a virtqueue behind one trait (VIRTIO 1.3, 2.7 and 2.8).
+//!
+//! A ring here is used first in, first out: a buffer takes the descriptors at the running *position*, its identifier is the position's place
+//! in the ring, and a place is written again only when everything posted before it is back. So there is no list of free
+//! descriptors, an identifier in flight is unique, and whatever order a device uses buffers in, at worst a place is free later.
+//!
+//! | room | holds |
+//! |---|---|
+//! | `split`, `packed` | the layouts |
+//! | `flight` | what is in flight: the driver's own record, by which completions are checked |
+//! | `indirect` | tables of descriptors outside the ring |
+
+mod flight;
+mod indirect;
+mod packed;
+mod split;
+
+use std::sync::Arc;
+
+use hal::barrier::Order;
+use hal::virtio::QueueLayout;
+use hal::{DmaError, DmaSpace};
+
+pub(crate) use flight::Flight;
+pub(crate) use indirect::Indirect;
+pub(crate) use packed::PackedRing;
+pub(crate) use split::SplitRing;
+
+/// How a ring is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingConfig {
+    /// Descriptors, a power of two.
+    pub size: u16,
+    /// EVENT_IDX was accepted.
+    pub event_idx: bool,
+    /// For whom memory is ordered.
+    pub order: Order,
+}
+
+/// A piece of a buffer: a bus address, a length in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub address: u64,
+    pub len: u32,
+    pub kind: Kind,
+}
+
+/// What the device does with a descriptor's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It reads it.
+    Read,
+    /// It writes it.
+    Write,
+    /// It reads descriptors in it.
+    Indirect,
+}
+
+/// The chain goes on.
+const NEXT: u16 = 1;
+/// The device writes.
+const WRITE: u16 = 2;
+/// The descriptor names a table.
+const INDIRECT: u16 = 4;
+
+impl Kind {
+    #[inline(always)]
+    fn flags(self) -> u16 {
+        match self {
+            Self::Read => 0,
+            Self::Write => WRITE,
+            Self::Indirect => INDIRECT,
+        }
+    }
+}
+
+/// A buffer that the device has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// Which one; not checked.
+    pub id: u32,
+    /// How many bytes the device says it has written; not checked.
+    pub len: u32,
+}
+
+/// The device wrote what it must not; the text says what.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Violation(pub String);
+
+/// How far a burst is written. Small enough to stay in registers.
+pub(crate) trait Cursor: Copy {
+    /// The position that is written next.
+    fn position(&self) -> u32;
+}
+
+/// One layout. The caller makes sure that positions are free before they are written.
+pub(crate) trait Ring: Send + Sized {
+    /// Where a burst is written.
+    type Cursor: Cursor;
+
+    /// Whether descriptors of a table name the next one, or are simply counted.
+    const LINKED: bool;
+
+    /// A ring in new memory of the device's space.
+    fn new(space: &Arc<dyn DmaSpace>, name: &str, config: RingConfig) -> Result<Self, DmaError>;
+
+    /// Where its parts are.
+    fn layout(&self) -> QueueLayout;
+
+    /// The device is stopped: the ring is as new.
+    fn restart(&mut self);
+
+    /// Behind what was published last.
+    fn cursor(&self) -> Self::Cursor;
+
+    /// Writes a buffer of one descriptor.
+    fn put(&self, cursor: &mut Self::Cursor, piece: Piece);
+
+    /// Writes a buffer of `count` descriptors, which is how many pieces there are.
+    fn put_chain(&self, cursor: &mut Self::Cursor, count: usize, pieces: impl Iterator<Item = Piece>);
+
+    /// Makes what was written visible to the device, which has done nothing with it before. Returns whether the device wants its doorbell rung.
+    fn publish(&mut self, cursor: Self::Cursor) -> bool;
+
+    /// The next used buffer, if there is one. It stays the next one until [`advance`](Self::advance).
+    fn peek(&mut self) -> Result<Option<Used>, Violation>;
+
+    /// So many used buffers, and the descriptors that they had, were taken.
+    fn advance(&mut self, buffers: u16, descriptors: u16);
+
+    /// With IN_ORDER: takes everything that is used, by the fewest reads. Returns how many buffers.
+    fn take_in_order(&mut self, flight: &mut Flight) -> Result<u32, Violation>;
+
+    /// Whether a buffer was used that was not taken yet.
+    fn has_used(&self) -> bool;
+
+    /// Asks for an interrupt with the next used buffer. The caller looks at the ring once more afterwards.
+    fn arm(&mut self);
+
+    /// Asks for no more interrupts.
+    fn disarm(&mut self);
+}
+
+/// Whether the step from `old` to `new` passes `event` (2.7.7.1), all of them counts that wrap.
+#[inline(always)]
+fn need_event(event: u16, new: u16, old: u16) -> bool {
+    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::need_event;
+
+    #[test]
+    fn an_event_is_passed_across_the_wrap_too() {
+        for base in [0_u16, 100, 0xfff0, 0xffff] {
+            let at = |steps: u16| base.wrapping_add(steps);
+            assert!(need_event(at(0), at(1), at(0)));
+            assert!(need_event(at(3), at(5), at(2)));
+            assert!(need_event(at(4), at(5), at(2)));
+            assert!(!need_event(at(5), at(5), at(2)));
+            assert!(!need_event(at(1), at(5), at(2)));
+            assert!(!need_event(at(7), at(7), at(7)), "nothing was added");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The packed layout (2.8): one ring, in which the device writes over the descriptors that it has used.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hal::barrier::Order;
+use hal::virtio::QueueLayout;
+use hal::{DmaError, DmaMemory, DmaSpace, Table};
+
+use super::{Cursor, Flight, NEXT, Piece, Ring, RingConfig, Used, Violation, need_event};
+
+/// Flags, in a descriptor's high word. A descriptor is the device's when the two differ and `AVAILABLE` is the lap's, the driver's when both
+/// are the lap's; the laps' values alternate, and the first one's is 1.
+const AVAILABLE: u64 = 1 << 55;
+const USED: u64 = 1 << 63;
+
+/// Event suppression (2.8.10): always, never, or at a descriptor.
+const ENABLE: u16 = 0;
+const DISABLE: u16 = 1;
+const AT_DESCRIPTOR: u16 = 2;
+
+pub(crate) struct PackedRing {
+    descriptors: Table<[u64; 2]>,
+    memory: Arc<DmaMemory>,
+    /// Offset of the driver's event suppression in the memory; the device's lies a cache line behind it.
+    events: usize,
+    config: RingConfig,
+    mask: u32,
+    /// The position behind what was published.
+    tail: u32,
+    /// The position that the device uses next.
+    next_used: u32,
+}
+
+/// Cache lines apart, since one is the driver's and the other the device's.
+const LINE: usize = 64;
+
+#[derive(Clone, Copy)]
+pub(crate) struct PackedCursor {
+    position: u32,
+    /// The flags of an available descriptor in this lap.
+    lap: u64,
+    /// What keeps the first descriptor of all from being available yet.
+    hide: u64,
+}
+
+impl Cursor for PackedCursor {
+    #[inline(always)]
+    fn position(&self) -> u32 {
+        self.position
+    }
+}
+
+impl PackedRing {
+    fn order(&self) -> Order {
+        self.config.order
+    }
+
+    /// Whether the lap of a position is one with the value 1.
+    #[inline(always)]
+    fn odd_lap(&self, position: u32) -> bool {
+        position & (self.mask + 1) == 0
+    }
+
+    /// Flags of a descriptor that is available, at a position.
+    fn lap(&self, position: u32) -> u64 {
+        if self.odd_lap(position) { AVAILABLE } else { USED }
+    }
+
+    #[inline(always)]
+    fn step(&self, cursor: &mut PackedCursor) {
+        cursor.position = cursor.position.wrapping_add(1);
+        cursor.hide = 0;
+        if cursor.position & self.mask == 0 {
+            cursor.lap ^= AVAILABLE | USED;
+        }
+    }
+
+    /// The offset in the ring, and the lap's value in bit 15, as events are named.
+    fn event(&self, position: u32) -> u16 {
+        (position & self.mask) as u16 | u16::from(self.odd_lap(position)) << 15
+    }
+
+    fn store_event(&self, event: u16, flags: u16) {
+        let word = u32::from(event) | u32::from(flags) << 16;
+        self.memory.memory().atomic_u32(self.events).store(word.to_le(), Ordering::Relaxed);
+    }
+
+    /// Whether the device wants to know of the positions from `old` to the tail.
+    fn wanted(&self, old: u32) -> bool {
+        let word = u32::from_le(self.memory.memory().atomic_u32(self.events + LINE).load(Ordering::Relaxed));
+        let (event, flags) = (word as u16, (word >> 16) as u16 & 3);
+        match flags {
+            DISABLE => false,
+            AT_DESCRIPTOR if self.config.event_idx => {
+                // The event's lap is the tail's or the one before it.
+                let lap = self.tail & !self.mask;
+                let same = (event >> 15 != 0) == self.odd_lap(self.tail);
+                let base = if same { lap } else { lap.wrapping_sub(self.mask + 1) };
+                let event = base.wrapping_add(u32::from(event & 0x7fff));
+                need_event(event as u16, self.tail as u16, old as u16)
+            }
+            _ => true,
+        }
+    }
+
+    /// The high word of the descriptor that the device uses next, if it did.
+    #[inline(always)]
+    fn used_high(&self) -> Option<u64> {
+        let high = self.descriptors.read_high(self.next_used as usize);
+        let both = if self.odd_lap(self.next_used) { AVAILABLE | USED } else { 0 };
+        (high & (AVAILABLE | USED) == both).then_some(high)
+    }
+}
+
+impl Ring for PackedRing {
+    type Cursor = PackedCursor;
+    const LINKED: bool = false;
+
+    fn new(space: &Arc<dyn DmaSpace>, name: &str, config: RingConfig) -> Result<Self, DmaError> {
+        let events = (16 * usize::from(config.size)).next_multiple_of(LINE);
+        let memory = Arc::new(DmaMemory::new(space, name, events + 2 * LINE)?);
+        let descriptors = Table::new(&memory, 0, config.size.into());
+        let mut this = Self { descriptors, memory, events, config, mask: u32::from(config.size) - 1, tail: 0, next_used: 0 };
+        this.restart();
+        Ok(this)
+    }
+
+    fn layout(&self) -> QueueLayout {
+        let (base, events) = (self.memory.iova(), self.memory.iova() + self.events as u64);
+        QueueLayout { size: self.config.size, descriptors: base, driver: events, device: events + LINE as u64 }
+    }
+
+    fn restart(&mut self) {
+        self.memory.memory().write_bytes(0, &vec![0; self.events + 2 * LINE]);
+        (self.tail, self.next_used) = (0, 0);
+        self.disarm();
+    }
+
+    fn cursor(&self) -> PackedCursor {
+        // With both flags alike, and not those of a used one in the next lap, a descriptor is not available.
+        PackedCursor { position: self.tail, lap: self.lap(self.tail), hide: USED }
+    }
+
+    #[inline(always)]
+    fn put(&self, cursor: &mut PackedCursor, piece: Piece) {
+        let id = u64::from(cursor.position & self.mask);
+        let high = u64::from(piece.len) | id << 32 | u64::from(piece.kind.flags()) << 48 | cursor.lap ^ cursor.hide;
+        self.descriptors.write_pair(cursor.position as usize, [piece.address, high]);
+        self.step(cursor);
+    }
+
+    fn put_chain(&self, cursor: &mut PackedCursor, count: usize, pieces: impl Iterator<Item = Piece>) {
+        let id = u64::from(cursor.position & self.mask);
+        for (number, piece) in pieces.enumerate() {
+            let flags = piece.kind.flags() | if number + 1 < count { NEXT } else { 0 };
+            let high = u64::from(piece.len) | id << 32 | u64::from(flags) << 48 | cursor.lap ^ cursor.hide;
+            self.descriptors.write_pair(cursor.position as usize, [piece.address, high]);
+            self.step(cursor);
+        }
+    }
+
+    fn publish(&mut self, cursor: PackedCursor) -> bool {
+        let old = self.tail;
+        if cursor.position == old {
+            return false;
+        }
+        self.order().write();
+        // The device looks at nothing behind a descriptor that is not available, so the first one's flags are enough.
+        self.descriptors.write_last_byte(old as usize, (self.lap(old) >> 56) as u8);
+        self.tail = cursor.position;
+        self.order().full();
+        self.wanted(old)
+    }
+
+    #[inline(always)]
+    fn peek(&mut self) -> Result<Option<Used>, Violation> {
+        if self.next_used == self.tail {
+            return Ok(None);
+        }
+        let Some(high) = self.used_high() else { return Ok(None) };
+        self.order().read();
+        Ok(Some(Used { id: (high >> 32) as u16 as u32, len: high as u32 }))
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, _buffers: u16, descriptors: u16) {
+        self.next_used = self.next_used.wrapping_add(descriptors.into());
+    }
+
+    fn take_in_order(&mut self, flight: &mut Flight) -> Result<u32, Violation> {
+        let mut sum = 0;
+        while let Some(used) = self.peek()? {
+            let (buffers, descriptors) = flight.take_through(used.id)?;
+            self.next_used = self.next_used.wrapping_add(descriptors);
+            sum += buffers;
+        }
+        Ok(sum)
+    }
+
+    fn has_used(&self) -> bool {
+        self.next_used != self.tail && self.used_high().is_some()
+    }
+
+    fn arm(&mut self) {
+        if self.config.event_idx {
+            self.store_event(self.event(self.next_used), AT_DESCRIPTOR);
+        } else {
+            self.store_event(0, ENABLE);
+        }
+        self.order().full();
+    }
+
+    fn disarm(&mut self) {
+        self.store_event(0, DISABLE);
+    }
+}

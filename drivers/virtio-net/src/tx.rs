@@ -1,0 +1,429 @@
+//! The transmit queue (5.1.6.2).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hal::frame::{Frames, InFlight};
+use hal::nic::{HANG, TxCounters};
+use hal::pool::PoolMapping;
+use hal::{AddressMap, Buffer, Burst, DmaSpace, Doorbell, Frame, NicError, Offload, OffloadFlags, Progress, TxQueue};
+
+use crate::device::{Health, SharedDevice};
+use crate::header::{self, HEADER, HEADER_WITH_HASH, Header};
+use crate::queue::{Queue, Transmit};
+use crate::ring::{Cursor, Flight, Indirect, Kind, Piece, Ring, RingConfig, Violation};
+
+/// The most pieces of a frame; back ends gather between 128 and 1024.
+const MAX_PIECES: u16 = 128;
+/// The largest frame to be cut: an IP packet of the largest size.
+pub(crate) const MAX_SEGMENTATION: u32 = 65_535 + 14;
+
+/// What was agreed on for a transmit queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TxConfig {
+    pub ring: RingConfig,
+    pub in_order: bool,
+    pub indirect: bool,
+    /// Headers have room for a hash.
+    pub hash: bool,
+    pub offloads: OffloadFlags,
+    /// Without a header, in bytes.
+    pub max_frame: u32,
+}
+
+/// A transmit queue over one layout.
+pub(crate) struct Tx<R: Ring> {
+    ring: R,
+    flight: Flight,
+    indirect: Option<Indirect>,
+    addresses: AddressMap,
+    usual: Usual,
+    config: TxConfig,
+    header_len: u32,
+    queue: Queue,
+    /// One entry a burst, oldest first.
+    batches: VecDeque<Batch>,
+    /// The empty keepers of completed batches, for the next ones.
+    #[allow(clippy::vec_box)] // they move between here and the batches, for every burst
+    spare: Vec<Box<InFlight>>,
+    /// Completed frames of the oldest batch, which is not complete.
+    done: u32,
+    progress: Arc<Progress>,
+    posted: u64,
+    completed: u64,
+    counters: TxCounters,
+    sent: Sent,
+    device: SharedDevice,
+    watch: Watch,
+}
+
+/// Frames that were posted together.
+struct Batch {
+    frames: u32,
+    sent: Sent,
+    /// The buffers of its frames: they belong to the device.
+    buffers: Box<InFlight>,
+}
+
+/// What goes out on the wire.
+#[derive(Clone, Copy, Default)]
+struct Sent {
+    packets: u64,
+    bytes: u64,
+}
+
+/// The last request that cuts nothing, and what came of it, since neighbouring frames mostly ask for the same.
+#[derive(Clone, Copy)]
+struct Usual {
+    offload: Offload,
+    header: Header,
+    /// The shortest and the longest frame that it fits.
+    least: u32,
+    most: u32,
+}
+
+/// When the queue last got ahead, for [`TxQueue::check`].
+#[derive(Default)]
+struct Watch {
+    completed: u64,
+    since: Option<Duration>,
+    /// The doorbell was rung since.
+    nudged: bool,
+}
+
+/// How long a queue stands still before its doorbell is rung whether the device asked for it or not. QEMU loses a wake-up now and then: after a
+/// wire that was full (`virtio_net_tx_complete`) it names a descriptor that it then takes without being told, and no later one.
+const NUDGE: Duration = Duration::from_millis(10);
+
+/// What changes while a burst is written.
+#[derive(Clone, Copy)]
+struct Run<C> {
+    cursor: C,
+    /// Descriptors that are still free.
+    room: u32,
+    sent: Sent,
+}
+
+impl<R: Ring> Tx<R> {
+    pub fn new(space: &Arc<dyn DmaSpace>, index: u16, device: &SharedDevice, config: TxConfig) -> Result<Self, NicError> {
+        let size = config.ring.size;
+        let indirect = if config.indirect { Some(Indirect::new(space, "virtio-tx-tables", size, R::LINKED)?) } else { None };
+        Ok(Self {
+            ring: R::new(space, "virtio-tx", config.ring)?,
+            flight: Flight::new(size),
+            indirect,
+            addresses: AddressMap::new(&**space),
+            usual: Usual { offload: Offload::NONE, header: [0; 3], least: 1, most: config.max_frame },
+            header_len: if config.hash { HEADER_WITH_HASH } else { HEADER },
+            config,
+            queue: Queue::new(index),
+            batches: VecDeque::with_capacity(size.into()),
+            spare: Vec::with_capacity(size.into()),
+            done: 0,
+            progress: space.queues().join(),
+            posted: 0,
+            completed: 0,
+            counters: TxCounters::default(),
+            sent: Sent::default(),
+            device: device.clone(),
+            watch: Watch::default(),
+        })
+    }
+
+    /// Puts the header in front of a frame's first buffer; returns both as one piece.
+    #[inline(always)]
+    fn head(&self, buffer: &Buffer, address: u64, header: Header) -> Piece {
+        if self.config.hash {
+            let [a, b, c] = header;
+            buffer.write_prefix([a, b, c, 0, 0]);
+        } else {
+            buffer.write_prefix(header);
+        }
+        Piece { address: address - u64::from(self.header_len), len: buffer.len() as u32 + self.header_len, kind: Kind::Read }
+    }
+
+    /// Writes frames of the usual kind, up to the first that is not, or for which there is no room. Everything that changes is local, so that
+    /// it stays in registers.
+    #[inline]
+    fn write_usual<'b, 'w>(&self, mut frames: Frames<'b, 'w>, run: &mut Run<R::Cursor>) -> Frames<'b, 'w> {
+        let (usual, addresses) = (self.usual, self.addresses.usual());
+        let Run { mut cursor, mut room, mut sent } = *run;
+        'frames: while room > 0
+            && let Some((frame, after)) = frames.split_first()
+        {
+            let Some(address) = addresses.buffer(frame.header) else { break };
+            let mut bytes = frame.header.len() as u64;
+            if *frame.offload != usual.offload {
+                break;
+            }
+            let mut piece = self.head(frame.header, address, usual.header);
+            if !frame.segments.is_empty() {
+                let Some(indirect) = self.indirect.as_ref().filter(|_| frame.segments.len() < Indirect::ENTRIES) else { break };
+                // The table is of a free place: what is written of a frame that turns out to be unusual is written over.
+                let mut table = indirect.start(cursor.position(), frame.segments.len() + 1);
+                table.put(piece);
+                for segment in frame.segments {
+                    let Some(address) = addresses.segment(segment) else { break 'frames };
+                    table.put(Piece { address, len: segment.len(), kind: Kind::Read });
+                    bytes += u64::from(segment.len());
+                }
+                piece = table.piece();
+            }
+            if !usual.fits(bytes) {
+                break;
+            }
+            self.ring.put(&mut cursor, piece);
+            room -= 1;
+            sent.bytes += bytes;
+            sent.packets += 1;
+            frames = after;
+        }
+        *run = Run { cursor, room, sent };
+        frames
+    }
+
+    /// The same for any frame. `false` when there is no room for it now.
+    #[inline(never)]
+    fn write_any(&mut self, run: &mut Run<R::Cursor>, frame: &Frame<'_, '_>) -> Result<bool, NicError> {
+        let Offload { flags, payload_start, mss, .. } = *frame.offload;
+        let (bytes, pieces) = (frame.bytes(), frame.segments.len() + 1);
+        let cutting = flags.intersects(OffloadFlags::CUTTING);
+        if cutting && u32::from(payload_start) + u32::from(mss) > self.config.max_frame {
+            return Err(NicError::UnsupportedOffload(format!("segments of {mss} bytes, which are longer than the MTU")));
+        }
+        let limit = if cutting { MAX_SEGMENTATION } else { self.config.max_frame };
+        if bytes > limit || pieces > usize::from(self.max_segments()) {
+            return Err(NicError::FrameTooLong { bytes, segments: pieces, max_bytes: limit, max_segments: self.max_segments().into() });
+        }
+        let prepared = header::prepare(frame.offload, self.config.offloads)?;
+        if bytes < prepared.least {
+            return Err(NicError::UnsupportedOffload(format!("work on headers that a frame of {bytes} bytes does not have")));
+        }
+        let table = self.indirect.as_ref().filter(|_| pieces > 1 && pieces <= Indirect::ENTRIES);
+        let descriptors = if table.is_some() { 1 } else { pieces };
+        if descriptors > run.room as usize {
+            return Ok(false);
+        }
+        // All addresses first: after that nothing can fail.
+        let Some(address) = self.addresses.buffer(frame.header) else { return Err(NicError::UnmappedSegment) };
+        if frame.segments.iter().any(|segment| self.addresses.segment(segment).is_none()) {
+            return Err(NicError::UnmappedSegment);
+        }
+        let head = self.head(frame.header, address, prepared.header);
+        let rest = frame
+            .segments
+            .iter()
+            .filter_map(|segment| self.addresses.segment(segment).map(|address| Piece { address, len: segment.len(), kind: Kind::Read }));
+        let position = run.cursor.position();
+        match table {
+            Some(table) => {
+                let mut table = table.start(position, pieces);
+                std::iter::once(head).chain(rest).for_each(|piece| table.put(piece));
+                self.ring.put(&mut run.cursor, table.piece());
+            }
+            None if pieces == 1 => self.ring.put(&mut run.cursor, head),
+            None => {
+                self.ring.put_chain(&mut run.cursor, pieces, std::iter::once(head).chain(rest));
+                self.flight.chain(position, pieces as u16);
+            }
+        }
+        run.room -= descriptors as u32;
+        run.sent.bytes += u64::from(bytes);
+        if cutting {
+            let (payload, headers) = (u64::from(bytes) - u64::from(payload_start), u64::from(payload_start));
+            let segments = payload.div_ceil(mss.into());
+            run.sent.packets += segments;
+            run.sent.bytes += (segments - 1) * headers;
+        } else {
+            run.sent.packets += 1;
+            self.usual = Usual { offload: *frame.offload, header: prepared.header, least: prepared.least, most: limit };
+        }
+        Ok(true)
+    }
+
+    /// Hands the frames of a burst that were written to the device.
+    fn announce(&mut self, burst: &mut Burst<'_>, run: &Run<R::Cursor>, frames: u32) -> Result<(), NicError> {
+        let mut buffers = self.spare.pop().unwrap_or_default();
+        burst.hand_over(frames as usize, &mut buffers);
+        self.batches.push_back(Batch { frames, sent: run.sent, buffers });
+        self.posted += u64::from(frames);
+        self.progress.set_posted(self.posted);
+        self.counters.descriptors += u64::from(self.flight.free() - run.room);
+        self.flight.post(run.cursor.position());
+        if self.ring.publish(run.cursor) {
+            self.counters.doorbells += 1;
+            self.queue.ring()?;
+        }
+        Ok(())
+    }
+
+    /// Takes what the device says it is done with; returns how many frames are complete with all before them.
+    #[inline(always)]
+    fn take_used(&mut self) -> Result<u32, Violation> {
+        if self.config.in_order {
+            return self.ring.take_in_order(&mut self.flight);
+        }
+        let mut frames = 0;
+        while let Some(used) = self.ring.peek()? {
+            let (descriptors, complete) = self.flight.complete(used.id)?;
+            self.ring.advance(1, descriptors);
+            frames += complete;
+        }
+        Ok(frames)
+    }
+
+    /// The buffers of the batches that are complete return to their pools.
+    fn give_back(&mut self, frames: u32) {
+        self.completed += u64::from(frames);
+        self.done += frames;
+        while let Some(batch) = self.batches.front_mut()
+            && batch.frames <= self.done
+        {
+            self.done -= batch.frames;
+            self.sent.packets += batch.sent.packets;
+            self.sent.bytes += batch.sent.bytes;
+            batch.buffers.give_back();
+            if let Some(batch) = self.batches.pop_front() {
+                self.spare.push(batch.buffers);
+            }
+        }
+        self.progress.set_completed(self.completed);
+    }
+}
+
+impl Usual {
+    #[inline(always)]
+    fn fits(&self, bytes: u64) -> bool {
+        (u64::from(self.least)..=u64::from(self.most)).contains(&bytes)
+    }
+}
+
+impl<R: Ring> TxQueue for Tx<R> {
+    fn post(&mut self, burst: &mut Burst<'_>) -> Result<usize, NicError> {
+        self.queue.check()?;
+        let mut run = Run { cursor: self.ring.cursor(), room: self.flight.free(), sent: Sent::default() };
+        let mut frames = burst.frames();
+        let mut refused = None;
+        while frames.len() > 0 {
+            frames = self.write_usual(frames, &mut run);
+            let Some((frame, after)) = frames.split_first() else { break };
+            match self.write_any(&mut run, &frame) {
+                Ok(true) => frames = after,
+                Ok(false) => break,
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
+        }
+        let written = burst.len() - frames.len();
+        if written > 0 {
+            self.announce(burst, &run, written as u32)?;
+        }
+        refused.map_or(Ok(written), Err)
+    }
+
+    fn reap(&mut self) -> Result<usize, NicError> {
+        self.queue.check()?;
+        match self.take_used() {
+            Ok(0) => Ok(0),
+            Ok(frames) => {
+                self.give_back(frames);
+                Ok(frames as usize)
+            }
+            Err(violation) => Err(self.queue.stop(violation)),
+        }
+    }
+
+    fn check(&mut self, now: Duration) -> Result<(), NicError> {
+        self.queue.check()?;
+        let Health { link_up } = self.device.health()?;
+        let since = match self.watch.since {
+            Some(since) if self.watch.completed == self.completed && self.posted > self.completed => since,
+            _ => {
+                // An idle queue does not stand still: its time begins when something is posted.
+                let since = (self.posted > self.completed).then_some(now);
+                self.watch = Watch { completed: self.completed, since, nudged: false };
+                return Ok(());
+            }
+        };
+        let stood = now.saturating_sub(since);
+        if stood >= NUDGE && !self.watch.nudged {
+            self.watch.nudged = true;
+            self.counters.doorbells += 1;
+            self.queue.ring()?;
+        }
+        if stood < HANG {
+            return Ok(());
+        }
+        let outstanding = self.posted - self.completed;
+        if !link_up {
+            return Err(NicError::LinkDown { outstanding, stood });
+        }
+        let (head, tail) = (self.completed as u32, self.posted as u32);
+        Err(NicError::Hang { outstanding, stood, head, tail })
+    }
+
+    fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    fn counters(&self) -> TxCounters {
+        TxCounters { frames: self.posted, ..self.counters }
+    }
+}
+
+impl<R: Ring> Transmit for Tx<R> {
+    fn layout(&self) -> hal::virtio::QueueLayout {
+        self.ring.layout()
+    }
+
+    fn enabled(&mut self, doorbell: Doorbell) {
+        self.queue.enabled(doorbell);
+    }
+
+    fn attach_pool(&mut self, pool: PoolMapping) -> Result<(), NicError> {
+        if self.addresses.attach(pool) { Ok(()) } else { Err(NicError::ForeignSpace) }
+    }
+
+    fn settle(&mut self) -> u64 {
+        let lost = self.posted - self.completed;
+        self.completed = self.posted;
+        self.progress.settle();
+        self.batches.clear();
+        self.done = 0;
+        self.flight.clear();
+        self.ring.restart();
+        self.queue.settled();
+        self.watch = Watch::default();
+        lost
+    }
+
+    fn max_segments(&self) -> u16 {
+        self.config.ring.size.min(MAX_PIECES)
+    }
+
+    fn has_used(&self) -> bool {
+        self.ring.has_used()
+    }
+
+    fn arm(&mut self) {
+        self.ring.arm();
+    }
+
+    fn disarm(&mut self) {
+        self.ring.disarm();
+    }
+
+    fn sent(&self) -> (u64, u64) {
+        (self.sent.packets, self.sent.bytes)
+    }
+}
+
+impl<R: Ring> Drop for Tx<R> {
+    fn drop(&mut self) {
+        // The device has been stopped before (see `VirtioNet`), so nothing reads what was posted.
+        self.progress.settle();
+    }
+}
