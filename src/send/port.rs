@@ -8,7 +8,7 @@ use hal::receive::RxFlags;
 use super::error::SendError;
 use super::options::Stability;
 use crate::file::{RegularFile, WindowCache};
-use crate::net::{Interface, NetError, respond};
+use crate::net::{Interface, NetError, announce, respond};
 
 /// How a [`Port`] is set up.
 #[derive(Clone, Debug)]
@@ -187,6 +187,16 @@ impl Port {
         own.clear();
         self.own = own;
         Ok(posted)
+    }
+
+    /// Tells everybody on the link that this station is there: for one that waits to be spoken to. Returns whether there was room for it.
+    ///
+    /// # Errors
+    /// What the NIC says.
+    pub fn announce(&mut self) -> Result<bool, NicError> {
+        let mut frame = Vec::new();
+        announce(&self.interface, &mut frame);
+        self.transmit(&frame)
     }
 
     /// Frames that are posted and not completed.

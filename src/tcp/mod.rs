@@ -88,6 +88,7 @@ pub use congestion::Congestion;
 pub use connection::{Connection, Events, KeepAlive, Outgoing, State, TcpConfig, TcpError};
 pub use error::SocketError;
 pub use file::SharedFile;
+pub(crate) use file::WeakFile;
 pub use isn::{Isn, IsnGenerator};
 pub use options::{MAX_OPTIONS, SackBlocks, TcpOptions, Timestamps};
 pub use report::StackReport;

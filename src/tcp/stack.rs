@@ -163,6 +163,11 @@ impl Stack {
         !self.blocked && !idle
     }
 
+    /// Whether all that was to be sent now is sent, and the NIC is done with it. Time-outs and peers may give it more to do.
+    pub fn is_quiet(&mut self) -> bool {
+        !self.blocked && !self.has_work() && self.outstanding() == 0
+    }
+
     /// Sleeps until the NIC has something for us, at most `timeout`. Returns whether it has.
     ///
     /// # Errors

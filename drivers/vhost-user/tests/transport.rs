@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use back_end::{BackEnd, wait_for};
+use back_end::BackEnd;
 use hal::virtio::{DeviceStatus, QueueLayout, VirtioTransport};
 use hal::{BusError, DmaError, DmaMemory, DmaSpace, Doorbell};
 use pagewire_vhost_user::{Connector, Options, VhostUser, VhostUserError};
@@ -229,4 +229,16 @@ fn a_space_outlives_its_transport() {
     drop(transport);
     drop(rings);
     assert_eq!(space.limits().maps, 8);
+}
+
+/// Waits until `look` gives something.
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "waited for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
