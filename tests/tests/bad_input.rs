@@ -164,7 +164,6 @@ fn what_a_stream_has_not_is_refused() {
 
 #[test]
 fn what_is_not_there_yet_says_so() {
-    wrong("vhost-user:/tmp/socket", TO, SLIRP, 2, &["vhost-user is not supported yet"]);
     wrong("sim:e1000e", TO, SLIRP, 2, &["no driver for e1000e yet"]);
 }
 
