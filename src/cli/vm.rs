@@ -23,7 +23,7 @@ Examples:
     pagewire vm --icount -- bench tx --nic pci:0000:00:02.0 --size 64 --seconds 1
     pagewire vm -- sh
 
-COMMAND is a pagewire command or any other program. The first NIC is at 0000:00:02.0, the next at 03.0, and so on. The files that
+COMMAND is a pagewire command or any other program; a shell has pagewire in its PATH. The first NIC is at 0000:00:02.0, the next at 03.0, and so on. The files that
 COMMAND names and every --share are there under the same absolute path, as copies on ext4. Debian's cloud kernel is downloaded once.
 
 The exit status is the command's.")]
@@ -78,10 +78,20 @@ fn nic(text: &str) -> Result<DeviceAddress, String> {
 impl Vm {
     pub fn run(self) -> Result<Outcome, Failure> {
         let stop = stop_flag()?;
-        let mut command = self.command;
+        let (mut command, mut shares, mut environment) = (self.command, self.shares, Vec::new());
+        let program = std::env::current_exe()?;
         let own = command.first().and_then(|word| word.to_str()).is_some_and(|word| Cli::command().find_subcommand(word).is_some());
         if own {
-            command.insert(0, std::env::current_exe()?.into_os_string());
+            command.insert(0, program.into_os_string());
+        } else {
+            // A shell finds it by its name.
+            let mut path = OsString::from(vm::PATH);
+            if let Some(directory) = program.parent() {
+                path.push(":");
+                path.push(directory);
+            }
+            environment.push(("PATH".into(), path));
+            shares.push(program);
         }
         let kernel = match (self.kernel, self.modules) {
             (None, _) => Kernel::Debian,
@@ -100,7 +110,8 @@ impl Vm {
             bridge: self.bridge,
             icount: self.icount,
             memory_mib: u32::try_from(self.memory.bytes() >> 20).map_err(|_| "--memory: more than any guest takes")?,
-            shares: self.shares,
+            shares,
+            environment,
             timeout: Duration::from_secs(self.timeout),
             ..VmConfig::new(command)
         };

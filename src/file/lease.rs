@@ -52,10 +52,9 @@ impl Lease {
         let file = file.try_clone()?;
         let broken = Arc::new(AtomicBool::new(false));
         let fd = file.as_raw_fd();
-        // Known to the keeper before the lease exists, so that no signal finds nobody.
-        keeper.flags().insert(fd, Arc::clone(&broken));
-        let lease = Self { file, broken, keeper };
         let owner = FileOwner { kind: F_OWNER_TID, id: keeper.thread };
+        // The keeper looks at no signal meanwhile: it would find nobody, or a lease that does not exist yet.
+        let mut flags = keeper.flags();
         // SAFETY: fcntl with arguments as fcntl(2) has them; `owner` lives through the call.
         let result = unsafe {
             match libc::fcntl(fd, F_SETOWN_EX, &owner) {
@@ -67,7 +66,9 @@ impl Lease {
             }
         };
         if result == 0 {
-            return Ok(lease);
+            flags.insert(fd, Arc::clone(&broken));
+            drop(flags);
+            return Ok(Self { file, broken, keeper });
         }
         let error = io::Error::last_os_error();
         Err(match error.raw_os_error() {
@@ -198,16 +199,12 @@ fn watch(mut signals: File, keeper: &OnceLock<Keeper>) {
         let (signal, fd) = (word(0), word(20));
         let Some(keeper) = keeper.get() else { continue };
         let flags = keeper.flags();
-        if signal == keeper.signal {
-            if let Some(flag) = flags.get(&fd) {
+        // Another signal stands for any of them.
+        for (fd, flag) in flags.iter().filter(|(known, _)| signal != keeper.signal || **known == fd) {
+            // The signal may be that of a lease before, whose descriptor had the same number.
+            // SAFETY: fcntl without an argument; the map holds descriptors of live leases only.
+            if unsafe { libc::fcntl(*fd, libc::F_GETLEASE) } != libc::F_RDLCK {
                 tell(flag);
-            }
-        } else {
-            for (fd, flag) in flags.iter() {
-                // SAFETY: fcntl without an argument; the map holds descriptors of live leases only.
-                if unsafe { libc::fcntl(*fd, libc::F_GETLEASE) } != libc::F_RDLCK {
-                    tell(flag);
-                }
             }
         }
     }
@@ -279,6 +276,27 @@ mod tests {
         OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&other).unwrap_err();
         assert!(wait_for(&other_lease));
         assert!(!lease.broken(), "only the lease that was broken is told");
+    }
+
+    /// As one that the kernel sent for an earlier lease, and that comes only now.
+    #[test]
+    fn a_signal_for_a_descriptor_of_the_same_number_breaks_nothing() {
+        let (path, other) =
+            (tempfile::NamedTempFile::new().unwrap().into_temp_path(), tempfile::NamedTempFile::new().unwrap().into_temp_path());
+        let lease = Lease::take(&File::open(&path).unwrap()).unwrap();
+        let other_lease = Lease::take(&File::open(&other).unwrap()).unwrap();
+        let mut words = [0_i32; 32];
+        // siginfo_t of 64-bit systems: the signal, 0, SI_SIGIO (which has a descriptor, and which a program may send), and behind si_band
+        // the descriptor.
+        (words[0], words[2], words[6]) = (lease.keeper.signal, -5, lease.file.as_raw_fd());
+        // SAFETY: the call reads a siginfo_t of 128 bytes, which `words` has.
+        let sent =
+            unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), lease.keeper.thread, lease.keeper.signal, words.as_ptr()) };
+        assert_eq!(sent, 0, "{}", io::Error::last_os_error());
+        // Real-time signals come in the order in which they were sent.
+        OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&other).unwrap_err();
+        assert!(wait_for(&other_lease));
+        assert!(!lease.broken());
     }
 
     #[test]

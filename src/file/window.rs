@@ -149,6 +149,11 @@ impl WindowCache {
         if self.limits.whole_files { i64::MAX as u64 } else { self.window }
     }
 
+    /// How many bytes from `start` on two windows have: as much as can be prepared at once.
+    pub fn reach(&self, start: u64) -> u64 {
+        if self.limits.whole_files { u64::MAX } else { 2 * self.window - start % self.window }
+    }
+
     /// What was done so far.
     pub fn statistics(&self) -> WindowStatistics {
         self.statistics
@@ -156,7 +161,7 @@ impl WindowCache {
 
     /// Makes sure that the windows of `start..end` exist, at most two of them. Other windows count as no longer in use.
     ///
-    /// `end` is at most [`mappable`](Self::mappable).
+    /// `end` is at most [`mappable`](Self::mappable), and no farther from `start` than they [reach](Self::reach).
     ///
     /// # Errors
     /// [`CacheError::Busy`] when the caller has to let frames complete first; [`CacheError::Map`] when the range cannot be mapped.
@@ -282,7 +287,7 @@ impl WindowCache {
         let len = end.saturating_sub(key.start);
         self.sweep()?;
         if len > self.wanted {
-            let reason = format!("the budget for windows is {} bytes (--window-budget); give it at least {len}", self.wanted);
+            let reason = format!("the budget for windows is {} bytes (--window-budget); give it at least {}", self.wanted, self.least(len));
             return Err(DmaError::Full { len, reason }.into());
         }
         // Where the space itself has less room than that, its own refusal says how to have more.
@@ -313,13 +318,20 @@ impl WindowCache {
         }
     }
 
+    /// What windows of `len` bytes take at least: a datagram may lie across two of them.
+    fn least(&self, len: u64) -> u64 {
+        if self.limits.whole_files { len } else { 2 * len }
+    }
+
     /// Gives up the window that was unused for longest.
     fn evict_one(&mut self) -> Result<(), CacheError> {
         let unused =
             self.windows.iter().zip(0..).filter_map(|(window, place)| Some((window.as_ref().filter(|window| window.holds == 0)?, place)));
         let Some((_, place)) = unused.min_by_key(|(window, _)| window.last_use) else {
             return Err(if self.retired.is_empty() {
-                DmaError::Full { len: self.window, reason: "the space has no room besides the windows in use".into() }.into()
+                let least = self.least(self.window);
+                let reason = format!("{} bytes are all that there are for windows, and two windows take {least}", self.budget);
+                DmaError::Full { len: self.window, reason }.into()
             } else {
                 CacheError::Busy
             });

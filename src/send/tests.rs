@@ -121,6 +121,29 @@ fn a_file_of_several_windows_arrives() {
 }
 
 #[test]
+fn a_burst_lies_in_two_windows_however_small_they_are() {
+    // Windows of 4, 16, 32, 64 and 256 KiB; full bursts are of 47 and of 377 KB.
+    for (budget, burst) in [(8, 32), (48, 32), (64, 32), (120, 32), (200, 32), (600, 256)] {
+        let (path, content) = file(1 << 20);
+        let mut bench = Bench::with(E1000Config::default(), PortConfig { window_budget: budget << 10, ..PortConfig::default() });
+        let report = bench.run(Source::open(&path).unwrap(), UdpOptions { burst, ..Bench::gathering() });
+        assert_eq!((&report.stopped, report.bytes_gathered), (&Stop::Complete, 1 << 20), "{budget} KiB");
+        assert!(bench.datagrams().concat() == content, "{budget} KiB");
+        bench.assert_clean();
+    }
+}
+
+#[test]
+fn datagrams_that_are_larger_than_two_windows_are_copied() {
+    let (path, content) = file(100_000);
+    let config = E1000Config { mtu: 9000, ..E1000Config::default() };
+    let mut bench = Bench::with(config, PortConfig { window_budget: 8 << 10, ..PortConfig::default() });
+    let report = bench.run(Source::open(&path).unwrap(), Bench::gathering());
+    assert_eq!((&report.stopped, report.copy_reasons.get(&CopyReason::NotMappable)), (&Stop::Complete, Some(&100_000)));
+    assert!(bench.datagrams().concat() == content);
+}
+
+#[test]
 fn a_second_send_of_the_same_file_maps_nothing() {
     let (path, _) = file(1 << 20);
     let mut bench = Bench::new();
@@ -413,6 +436,22 @@ fn without_a_lease_a_change_is_found_and_told() {
     });
     assert!(matches!(report.stopped, Stop::FileChanged(_)), "{:?}", report.stopped);
     assert_eq!(report.stability, "trust: as asked for");
+}
+
+#[test]
+fn a_change_is_found_as_long_as_the_device_may_read_the_last_bytes() {
+    let (path, content) = file(1 << 20);
+    let mut after_all = 0;
+    let mut bench = Bench::new();
+    let options = UdpOptions { stability: Stability::Trust, ..Bench::options() };
+    let report = bench.run_with(Source::open(&path).unwrap(), options, |send, _| {
+        after_all += u32::from(send.progress().bytes == content.len() as u64);
+        // One step behind the last burst it is known that there is no more to post.
+        if after_all == 2 {
+            std::fs::File::options().append(true).open(&path).unwrap().write_all(b"more").unwrap();
+        }
+    });
+    assert!(matches!(report.stopped, Stop::FileChanged(_)), "{:?}", report.stopped);
 }
 
 #[test]

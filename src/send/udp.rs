@@ -300,7 +300,8 @@ impl<'p> UdpSend<'p> {
 
     fn send_burst(&mut self, flow: Box<UdpFlow>, now: Duration) -> Result<Step, SendError> {
         if Some(self.position) == self.end {
-            return self.end_of_data();
+            self.stop(Stop::Complete);
+            return Ok(Step::Busy);
         }
         if self.blocked {
             if self.port.outstanding() == 0 {
@@ -369,29 +370,26 @@ impl<'p> UdpSend<'p> {
     }
 
     /// Without a lease, a change can only be found out afterwards.
-    fn look_for_change(&mut self) -> Result<(), SendError> {
-        if let Content::File { file, lease: None, .. } = &self.content {
-            match file.changed() {
-                Ok(false) => {}
-                Ok(true) => {
-                    self.stop(Stop::FileChanged("its size or times changed during the send; the receiver may have a mixture".into()))
-                }
-                Err(error) => return Err(SendError::Read { name: file.name().to_owned(), error }),
-            }
-        }
-        Ok(())
+    fn has_changed(&self) -> Result<bool, SendError> {
+        let Content::File { file, lease: None, .. } = &self.content else { return Ok(false) };
+        file.changed().map_err(|error| SendError::Read { name: file.name().to_owned(), error })
     }
 
-    fn end_of_data(&mut self) -> Result<Step, SendError> {
-        self.look_for_change()?;
-        self.stop(Stop::Complete);
-        Ok(Step::Busy)
+    fn look_for_change(&mut self) -> Result<(), SendError> {
+        if self.has_changed()? {
+            self.stop(changed());
+        }
+        Ok(())
     }
 
     /// Waits until the device has read all that was posted; then the lease can go.
     fn drain(&mut self) -> Result<Step, SendError> {
         if self.port.outstanding() > 0 {
             return Ok(Step::Idle { until: None });
+        }
+        // Only now has the device read the last bytes.
+        if self.report.stopped == Stop::Complete && self.has_changed()? {
+            self.report.stopped = changed();
         }
         if let Content::File { file, lease, .. } = &mut self.content {
             if matches!(self.report.stopped, Stop::FileChanged(_)) && self.port.forget(file)? > 0 {
@@ -401,6 +399,10 @@ impl<'p> UdpSend<'p> {
         }
         Ok(Step::Done)
     }
+}
+
+fn changed() -> Stop {
+    Stop::FileChanged("its size or times changed during the send; the receiver may have a mixture".into())
 }
 
 /// Takes the lease that was asked for, and says in words how the file is kept.

@@ -31,6 +31,13 @@ const SCRIPT: &str = r#"
     end interrupted
     shift 9
     try next "$pagewire" send "$short" --nic "$nic" $slirp --offset 4097 --to "$1"
+    # Huge pages that the system has and a control group forbids, as that of a container may: to touch one would be a SIGBUS.
+    echo 4 >/proc/sys/vm/nr_hugepages
+    mkdir -p /run/groups && mount -t cgroup2 groups /run/groups && mkdir /run/groups/without &&
+        echo +hugetlb >/run/groups/cgroup.subtree_control && echo 0 >/run/groups/without/hugetlb.2MB.max
+    say forbids $?
+    try forbidden sh -c 'echo $$ >/run/groups/without/cgroup.procs; exec "$@"' sh "$pagewire" send "$short" --nic "$nic" $slirp --to udp://10.0.2.2:9
+    say refusals $(grep -c 'max [1-9]' /run/groups/without/hugetlb.2MB.events)
     try dmar sh -c 'dmesg | grep -c "DMAR.*fault"'
 "#;
 
@@ -93,6 +100,8 @@ fn sends(kernel: Kernel, nic: &str) {
     assert!(bytes >= 5 * 1472 && bytes < LONG as u64, "{}", figures.0);
     let interrupted = under_way.join().expect("datagrams");
     assert!(5 * 1472 + take_rest(&interrupted) <= bytes);
+    assert_eq!((told.number("forbids"), told.number("refusals")), (0, 1), "huge pages were there, and refused");
+    assert_eq!(told.of("forbidden").sent().number("bytes"), SHORT as u64);
     // grep's count, and its code for none.
     assert_eq!((told.of("dmar").output.trim(), told.of("dmar").code), ("0", 1), "no access of the device was refused");
 }

@@ -30,6 +30,14 @@ fn input_output_errors_and_the_exit_code_go_through_unchanged() {
 }
 
 #[test]
+fn a_shell_in_the_guest_finds_the_program_by_its_name() {
+    let mut command = pagewire(["vm", "--", "sh", "-c", "pagewire nics"]);
+    command.stdin(std::process::Stdio::null());
+    let ended = run(command).with_code(0);
+    assert!(ended.stdout.lines().any(|line| line.starts_with(NIC) && line.ends_with("yes, through VFIO")), "{}", ended.all());
+}
+
+#[test]
 fn a_benchmark_in_a_guest_that_counts_instructions_gives_a_line_with_its_rate() {
     let mut command = pagewire(["vm", "--icount", "--", "bench", "tx", "--nic", NIC, "--size", "64", "--seconds", "1", "--json"]);
     command.stdin(std::process::Stdio::null());

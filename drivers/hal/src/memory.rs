@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use volatile::VolatilePtr;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -45,7 +45,8 @@ impl SharedMemory {
         Self::create(name, len, PAGE, MemfdFlags::CLOEXEC)
     }
 
-    /// As [`new`](Self::new), on huge pages of 2 MiB when the system has enough of them reserved, else on ordinary pages.
+    /// As [`new`](Self::new), on huge pages of 2 MiB when the system has enough of them reserved and lets this process have them, else on
+    /// ordinary pages.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -61,6 +62,11 @@ impl SharedMemory {
             .ok_or_else(|| io::Error::new(io::ErrorKind::OutOfMemory, "a size beyond the address space"))?;
         let fd = memfd_create(name, flags | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&fd, len as u64)?;
+        if page == HUGE_PAGE {
+            // Taken now: where a control group (a container's limit) forbids them, the kernel promises huge pages all the same, and the first
+            // touch of one would end this process (SIGBUS).
+            fallocate(&fd, FallocateFlags::empty(), 0, len as u64)?;
+        }
         // Whoever is given the descriptor could cut it off, and the next access here would end this process (SIGBUS).
         fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::SEAL)?;
         Self::map(fd, len, page == HUGE_PAGE)

@@ -55,6 +55,7 @@ pub use self::kernel::Kernel;
 pub use self::modules::ModuleError;
 pub use self::package::PackageError;
 pub use self::program::ProgramError;
+pub use self::script::PATH;
 pub use self::tree::TreeError;
 use crate::install::InstallError;
 use crate::rig::{Model, RigError, VirtioOptions};
@@ -102,7 +103,7 @@ pub struct VmConfig {
     pub memory_mib: u32,
     /// Files, and directories with all that is in them, that the guest has under the same absolute path; of programs also the libraries.
     pub shares: Vec<PathBuf>,
-    /// The command's environment, beside HOME, PATH and this process's LD_LIBRARY_PATH.
+    /// The command's environment, beside HOME, [`PATH`] and this process's LD_LIBRARY_PATH.
     pub environment: Vec<(OsString, OsString)>,
     /// The working directory, here and in the guest; this process's unless set. It is not shared.
     pub directory: Option<PathBuf>,

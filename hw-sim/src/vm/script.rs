@@ -4,8 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// Where the guest looks for programs by name. busybox answers in /bin.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where the guest looks for programs by name, unless the environment says otherwise. busybox answers in /bin.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A script that becomes `command`, with nothing but `environment` and the usual variables in its environment.
 pub(crate) fn script(command: &[OsString], environment: &[(OsString, OsString)], directory: &Path) -> Vec<u8> {

@@ -18,6 +18,14 @@ impl UdpSend<'_> {
         let Content::File { file, lease, copy, copy_from } = &mut self.content else { return Ok(0) };
         let Port { nic, windows, pool, .. } = &mut *self.port;
         let (start, end, payload) = (self.position, self.end.unwrap_or(0), flow.payload() as u64);
+        // A burst lies in two windows at most, and small ones have room for few datagrams.
+        let frames = frames.min(usize::try_from(windows.reach(start) / payload).unwrap_or(usize::MAX));
+        if frames == 0 {
+            let window = windows.window_bytes();
+            tracing::warn!("{} is copied: datagrams of {payload} bytes do not fit into two windows of {window} bytes", file.name());
+            *copy = Some(CopyReason::NotMappable);
+            return self.data_burst(flow, 1);
+        }
         let mapped = windows.mappable(file).min(end).min(*copy_from);
         let span_end = mapped.min(start + frames as u64 * payload);
         if span_end > start {
