@@ -17,7 +17,7 @@ pub struct UsualAddresses {
     pool: Option<PoolId>,
     domain: Domain,
     base: u64,
-    stride: u32,
+    stride: isize,
 }
 
 impl UsualAddresses {

@@ -112,6 +112,12 @@ impl InFlight {
         Buffer::give_back(&mut self.heads, |head| &head.header);
         Buffer::give_back(&mut self.buffers, |buffer| buffer);
     }
+
+    /// Where another processor has read the headers: asks for their cache lines, since buffers that come back are the first to be written again.
+    #[inline]
+    pub fn fetch(&self) {
+        self.heads.iter().for_each(|head| head.header.fetch());
+    }
 }
 
 impl<'w> Burst<'w> {

@@ -18,7 +18,7 @@
 //! | [`cycles`] | the processor's clock, for measurements |
 //! | [`virtio`] | the trait of a virtio transport, which needs no PCI and no registers |
 //!
-//! All unsafe code of rings and DMA memory is in this crate (`memory`, `table`, `registers`, `doorbell`, `pool` with `free_list`, `cycles`; `barrier` elsewhere than on x86); the drivers forbid it.
+//! All unsafe code of rings and DMA memory is in this crate (`memory`, `table`, `registers`, `doorbell`, `pool` with `free_list`, `prefetch`, `cycles`, `barrier`); the drivers forbid it.
 
 #![deny(unsafe_code)]
 
@@ -45,6 +45,7 @@ pub mod table;
 pub mod virtio;
 
 mod free_list;
+mod prefetch;
 
 pub use address_map::AddressMap;
 pub use bus::{BusDevice, BusError, PciIdentity};

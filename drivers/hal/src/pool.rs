@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use crate::free_list::{Chain, FreeList};
 use crate::memory::SharedMemory;
+use crate::prefetch;
 use crate::segment::{Domain, Segment};
 use crate::space::{Access, DmaError, DmaSpace, Mapping};
 
@@ -72,8 +73,8 @@ struct Core {
     base: NonNull<u8>,
     domain: Domain,
     buffer_size: u32,
-    /// From one buffer to the next, in bytes.
-    stride: u32,
+    /// From one buffer to the next, in bytes; as wide as what it is multiplied with.
+    stride: isize,
     memory: SharedMemory,
     buffers: u32,
     /// How often the pool was attached.
@@ -109,7 +110,7 @@ impl Pool {
             base,
             domain: Domain::new(),
             buffer_size: buffer_size.into(),
-            stride: stride as u32,
+            stride: stride as isize,
             memory,
             buffers,
             attached: AtomicI64::new(0),
@@ -342,8 +343,8 @@ impl Buffer {
 
     /// The same with the pool's [stride](PoolMapping::stride), known from elsewhere.
     #[inline(always)]
-    pub(crate) fn start_by(&self, stride: u32) -> isize {
-        self.index as isize * stride as isize - self.ahead as isize
+    pub(crate) fn start_by(&self, stride: isize) -> isize {
+        self.index as isize * stride - self.ahead as isize
     }
 
     /// The address of `len` bytes from `offset` on.
@@ -355,6 +356,13 @@ impl Buffer {
         }
         // SAFETY: the buffer is inside the pool's memory, and the range was checked to be inside the buffer.
         unsafe { self.core().base.offset(self.start() + offset as isize) }
+    }
+
+    /// Asks for the line in which headers are, to be written soon.
+    #[inline(always)]
+    pub(crate) fn fetch(&self) {
+        // SAFETY: where the data start is inside the pool's memory.
+        prefetch::for_writing(unsafe { self.core().base.offset(self.start()) });
     }
 
     /// Gives the buffers of many owners back at once: one atomic operation for all neighbours of one pool. The vector keeps its memory.
@@ -450,7 +458,7 @@ impl PoolMapping {
     }
 
     /// From one buffer to the next, in bytes.
-    pub(crate) fn stride(&self) -> u32 {
+    pub(crate) fn stride(&self) -> isize {
         // SAFETY: the attachment keeps the core.
         unsafe { self.0.core.as_ref() }.stride
     }

@@ -8,6 +8,7 @@ use volatile::VolatilePtr;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::memory::DmaMemory;
+use crate::prefetch;
 
 /// A power of two of entries in [`DmaMemory`], read and written by volatile copies. Every index is taken modulo their number: a running count
 /// needs no wrap, no access needs a check, and none is outside.
@@ -70,6 +71,17 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> Table<T> {
     #[inline(always)]
     pub fn read(&self, index: usize) -> T {
         self.entry(index).read()
+    }
+
+    /// Asks for the cache lines of `count` entries from `index` on, where another processor has read them and they are to be written soon.
+    #[inline(always)]
+    pub fn fetch(&self, index: usize, count: usize) {
+        let a_line = (prefetch::LINE / size_of::<T>()).max(1);
+        let mut at = index & !(a_line - 1);
+        while at < index + count {
+            prefetch::for_writing(self.entry(at).as_raw_ptr());
+            at += a_line;
+        }
     }
 
     #[inline(always)]

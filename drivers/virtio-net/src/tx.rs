@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hal::barrier::Order;
 use hal::frame::{Frames, InFlight};
 use hal::nic::{HANG, TxCounters};
 use hal::pool::PoolMapping;
@@ -277,12 +278,20 @@ impl<R: Ring> Tx<R> {
     fn give_back(&mut self, frames: u32) {
         self.completed += u64::from(frames);
         self.done += frames;
+        let shared = self.config.ring.order == Order::Processors;
+        if shared {
+            // What came free is written next.
+            self.ring.fetch(frames);
+        }
         while let Some(batch) = self.batches.front_mut()
             && batch.frames <= self.done
         {
             self.done -= batch.frames;
             self.sent.packets += batch.sent.packets;
             self.sent.bytes += batch.sent.bytes;
+            if shared {
+                batch.buffers.fetch();
+            }
             batch.buffers.give_back();
             if let Some(batch) = self.batches.pop_front() {
                 self.spare.push(batch.buffers);
@@ -307,7 +316,7 @@ impl<R: Ring> TxQueue for Tx<R> {
         let mut refused = None;
         while frames.len() > 0 {
             frames = self.write_usual(frames, &mut run);
-            let Some((frame, after)) = frames.split_first() else { break };
+            let Some((frame, after)) = frames.split_first().filter(|_| run.room > 0) else { break };
             match self.write_any(&mut run, &frame) {
                 Ok(true) => frames = after,
                 Ok(false) => break,

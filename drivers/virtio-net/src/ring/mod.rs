@@ -104,6 +104,9 @@ pub(crate) trait Ring: Send + Sized {
     /// A ring in new memory of the device's space.
     fn new(space: &Arc<dyn DmaSpace>, name: &str, config: RingConfig) -> Result<Self, DmaError>;
 
+    /// Places behind the tail, so many, are to be written soon: asks for their cache lines, which a device on another processor has read.
+    fn fetch(&self, places: u32);
+
     /// Where its parts are.
     fn layout(&self) -> QueueLayout;
 

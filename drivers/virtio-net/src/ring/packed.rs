@@ -126,6 +126,11 @@ impl Ring for PackedRing {
         Ok(this)
     }
 
+    #[inline(always)]
+    fn fetch(&self, places: u32) {
+        self.descriptors.fetch(self.tail as usize, places as usize);
+    }
+
     fn layout(&self) -> QueueLayout {
         let (base, events) = (self.memory.iova(), self.memory.iova() + self.events as u64);
         QueueLayout { size: self.config.size, descriptors: base, driver: events, device: events + LINE as u64 }

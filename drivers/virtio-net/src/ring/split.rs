@@ -117,6 +117,12 @@ impl Ring for SplitRing {
         Ok(this)
     }
 
+    #[inline(always)]
+    fn fetch(&self, places: u32) {
+        self.descriptors.fetch(self.tail as usize, places as usize);
+        self.available.fetch(self.entry.into(), places as usize);
+    }
+
     fn layout(&self) -> QueueLayout {
         let base = self.memory.iova();
         QueueLayout {
