@@ -104,6 +104,7 @@ fn where_a_lease_is_asked_for_a_file_that_is_open_for_writing_is_not_to_be_had_n
     assert_eq!(server.get("-o /dev/null -w %{http_code}-%header{retry-after}", "/5000.bin"), "503-1");
     drop(writer);
     assert_eq!(server.get("-f -o /dev/null -w %{http_code}", "/5000.bin"), "200");
+    server.wait_until_idle();
     let account = server.stop();
     assert_eq!((account.number("/http/responses/503"), account.number("/http/cut_off")), (1, 0));
 }
