@@ -1,7 +1,7 @@
 //! A file is changed while `pagewire serve` sends it: nobody gets a part that looks like the whole, and whoever changes it does not wait long.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,22 @@ fn a_change_of_a_file_that_is_trusted_is_found_out_before_its_last_byte() {
     OpenOptions::new().append(true).open(&under_way.path).and_then(|mut file| file.write_all(b"more")).expect("nothing keeps it");
     assert!(begin.elapsed() < Duration::from_secs(5), "nobody waits for trust: {:?}", begin.elapsed());
     under_way.ends("its size or times changed");
+}
+
+#[test]
+fn a_client_that_does_not_read_keeps_no_writer_waiting() {
+    let directory = content::directory();
+    let (path, _) = content::file(directory.path(), SIZE);
+    let server = Server::start(directory.path(), "--stall-timeout 2");
+    let mut client = server.connect();
+    client.ask(&format!("/{SIZE}.bin"));
+    client.socket.read_exact(&mut [0; 1000]).expect("a beginning");
+    let begin = Instant::now();
+    OpenOptions::new().write(true).open(&path).expect("it may write");
+    assert!(begin.elapsed() < SOON, "the writer waited {:?}", begin.elapsed());
+    server.wait_for_log(&["cut off: "]);
+    assert!(client.drain() < SIZE as u64);
+    server.stop();
 }
 
 #[test]
