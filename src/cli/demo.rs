@@ -1,4 +1,4 @@
-//! `pagewire demo`: a real file through the simulated NIC, checked frame by frame.
+//! `pagewire demo`: a real file through the simulated NIC, checked frame by frame; then by TCP.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -18,12 +18,14 @@ use pagewire::send::{Framing, Port, PortConfig, Report, Stop, UdpOptions, UdpSen
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::demo_serve::{self, Served};
 use super::{Failure, Outcome, interrupted, print, print_json, progress, refuse_capture_into, stop_flag, table};
 
-/// Send a real file through a simulated NIC, and check every frame and the whole
+/// Send a real file through a simulated NIC, check every frame and the whole, and serve it to a TCP client
 ///
 /// The simulated NIC reads the file's own page-cache pages. Every frame that it puts on the wire is parsed and its checksums are verified by an independent parser
-/// (etherparse); the SHA-256 of what arrived is compared with the file's.
+/// (etherparse); the SHA-256 of what arrived is compared with the file's. Then a second simulated NIC serves the file over HTTP, as `pagewire serve` does, and an
+/// ordinary TCP client (a socket of this process) downloads it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -58,6 +60,8 @@ struct Figures<'a> {
     frames_checked: u64,
     sha256_file: &'a str,
     sha256_received: &'a str,
+    /// The second part, where the first succeeded.
+    served: Option<Served>,
 }
 
 impl Demo {
@@ -108,8 +112,10 @@ impl Demo {
 
         let bar = progress::bar(Some(size), self.json);
         let ended = AtomicBool::new(false);
-        let (report, check) = std::thread::scope(|scope| {
+        let (report, check, ready) = std::thread::scope(|scope| {
             let checker = scope.spawn(|| Check::of(&wire, size, &ended, start));
+            // The second NIC starts meanwhile: its receiver hears only after a second.
+            let ready = scope.spawn(|| demo_serve::prepare(address, self.nic.driver));
             let mut report = run(&mut send, Wait::default(), &stop, |progress| bar.set_position(progress.bytes));
             if report.stopped == Stop::Complete
                 && let Err(error) = rig.drain()
@@ -117,39 +123,49 @@ impl Demo {
                 report.stopped = Stop::Failed(error.to_string());
             }
             ended.store(true, Ordering::Release);
-            (report, checker.join())
+            (report, checker.join(), ready.join())
         });
         bar.finish_and_clear();
         let check = check.map_err(|_| "the checker panicked")?;
         let sha256_file = hash_of(&mut File::open(path)?)?;
 
-        let whole = report.stopped == Stop::Complete && check.bytes == size && check.sha256 == sha256_file;
-        let figures = Figures {
+        let verdict = match (&report.stopped, &check.fault) {
+            _ if interrupted(&stop) => Ok(()),
+            (_, Some(fault)) => Err(format!("frame {} is wrong: {fault}", check.frames + 1)),
+            (Stop::Failed(why) | Stop::FileChanged(why), None) => Err(why.clone()),
+            (Stop::Complete, None) if check.bytes == size && check.sha256 == sha256_file => Ok(()),
+            _ => Err(format!("{} of {size} bytes arrived; the hashes differ", check.bytes)),
+        };
+        let mut figures = Figures {
             report: &report,
             first_frame_seconds: check.first_frame.unwrap_or_default().as_secs_f64(),
             frames_checked: check.frames,
             sha256_file: &sha256_file,
             sha256_received: &check.sha256,
+            served: None,
         };
+        say(&format!("\n{}", table::render(&rows(&figures))))?;
+        let mut outcome = verdict.map_err(Failure::from);
+        if outcome.is_ok() && !interrupted(&stop) {
+            say("\nEvery frame is right, and what arrived is the file.\n")?;
+            let ready = ready.map_err(|_| "the second NIC's thread panicked")??;
+            match ready.serve(path, &stop) {
+                Ok(served) => figures.served = served,
+                Err(failure) => outcome = Err(failure),
+            }
+        }
+        if let Some(served) = &figures.served {
+            say(&format!("\nserved    {}, from a second simulated NIC to a TCP socket\n\n{}", served.url, table::render(&served.rows())))?;
+            if served.sha256_downloaded == sha256_file {
+                say("\nWhat an ordinary TCP client downloaded is the file.\n")?;
+            } else {
+                outcome = Err("what was downloaded is not the file; the hashes differ".into());
+            }
+        }
         if self.json {
             print_json(&figures)?;
-        } else {
-            print(&format!("\n{}", table::render(&rows(&figures))))?;
         }
-        if interrupted(&stop) {
-            return Ok(Outcome::Interrupted);
-        }
-        if let Some(fault) = check.fault {
-            return Err(format!("frame {} is wrong: {fault}", check.frames + 1).into());
-        }
-        if let Stop::Failed(why) | Stop::FileChanged(why) = &report.stopped {
-            return Err(why.clone().into());
-        }
-        if !whole {
-            return Err(format!("{} of {size} bytes arrived; the hashes differ", check.bytes).into());
-        }
-        say("\nEvery frame is right, and what arrived is the file.\n")?;
-        Ok(Outcome::Done)
+        outcome.map(|()| if interrupted(&stop) { Outcome::Interrupted } else { Outcome::Done })
     }
 }
 

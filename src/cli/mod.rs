@@ -4,6 +4,7 @@ mod bench;
 mod bench_map;
 mod bind;
 mod demo;
+mod demo_serve;
 mod details;
 mod nics;
 mod port;

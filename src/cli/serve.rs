@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Args;
 use pagewire::http::{Access, Server, ServerConfig, ServerReport, Site};
 use pagewire::send::SendError;
-use pagewire::tcp::{self, Stack, StackConfig, StackReport};
+use pagewire::tcp::{self, Stack, StackConfig, StackReport, TcpConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
@@ -97,7 +97,15 @@ impl Serve {
         // Whoever wants to speak to us need not ask first: the simulated receiver hears a question only after a second.
         port.announce()?;
         let clients = self.clients as usize;
-        let config = StackConfig { burst: self.port.burst(), connections: clients + clients / 2 + 64, ..StackConfig::default() };
+        // The server has a bound of its own for everything that a client may take long for.
+        let idle = self.request_timeout.max(self.keep_alive).max(self.stall_timeout) + TcpConfig::default().user_timeout;
+        let config = StackConfig {
+            tcp: TcpConfig { idle_timeout: Some(idle), ..TcpConfig::default() },
+            burst: self.port.burst(),
+            // Those that were left wait for late packets.
+            connections: clients + clients / 2 + 64,
+            ..StackConfig::default()
+        };
         let mut stack = Stack::new(port, config)?;
         let listener = stack.listen(self.tcp_port, 1024.min(clients))?;
         let config = ServerConfig {

@@ -44,7 +44,7 @@ pub fn time_out(now: SystemTime) -> Response {
 
 /// The answer instead of one that cannot be given just now, though it could a moment ago.
 pub fn not_now(instead: &Response, now: SystemTime) -> Response {
-    let body = format!("503 {}: the file is being changed; ask again.\n", reason(503)).into_bytes();
+    let body = format!("503 {}: the file cannot be kept from changing now; ask again.\n", reason(503)).into_bytes();
     let head = Head::new(503, now).field("Content-Type", TEXT).field("Content-Length", body.len()).field("Retry-After", 1);
     head.finish(instead.log.request.clone(), instead.close, vec![Piece::Bytes(body)], true)
 }

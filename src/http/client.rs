@@ -195,6 +195,10 @@ impl Client {
 
     fn go_on(&mut self, service: &mut Service<'_>) -> Result<Fate, Loss> {
         self.settle(service);
+        // Who sends no more is not received from, so that this is the only place to hear of a reset.
+        if let Some(error) = self.socket.error(service.stack) {
+            return Err(error.into());
+        }
         loop {
             let took = self.receive(service)?;
             let mut answered = false;

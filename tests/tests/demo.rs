@@ -37,6 +37,23 @@ fn a_made_file_arrives_whole_and_all_but_its_last_page_is_gathered() {
 }
 
 #[test]
+fn the_second_part_serves_the_file_to_a_tcp_client() {
+    let directory = content::directory();
+    let (path, sent) = content::file(directory.path(), 5_000_001);
+    let figures = figures(run(pagewire(["demo".as_ref(), path.as_os_str(), "--json".as_ref()])));
+    let served = Figures(figures.0["served"].clone());
+    assert_eq!(served.text("sha256_downloaded"), content::sha256(&sent));
+    assert_eq!(served.number("downloaded"), sent.len() as u64);
+    assert_eq!((served.number("accepted"), served.number("retransmitted")), (1, 0), "{}", served.0);
+    let tail = sent.len() as u64 % 4096;
+    assert_eq!((served.number("bytes_gathered"), served.number("bytes_copied")), (sent.len() as u64 - tail, tail));
+    // The NIC cuts what it is given.
+    assert!(served.number("frames") * 5 < sent.len() as u64 / 1460, "{}", served.0);
+    assert!(served.text("url").starts_with("http://127.0.0.1:") && served.text("url").ends_with("/5000001.bin"), "{}", served.0);
+    assert!(served.0["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{}", served.0);
+}
+
+#[test]
 fn a_given_file_arrives_whole_and_its_hash_is_told() {
     let directory = content::directory();
     let (path, sent) = content::file(directory.path(), 1_000_000);
@@ -105,8 +122,13 @@ fn people_get_a_table_and_a_verdict() {
     let directory = content::directory();
     let (path, sent) = content::file(directory.path(), 200_000);
     let ended = run(pagewire(["demo".as_ref(), path.as_os_str()])).with_code(0);
-    for text in [&content::sha256(&sent), "Every frame is right, and what arrived is the file.", "partial last page", "gathered by the NIC"]
-    {
+    for text in [
+        &content::sha256(&sent),
+        "Every frame is right, and what arrived is the file.",
+        "What an ordinary TCP client downloaded is the file.",
+        "partial last page",
+        "gathered by the NIC",
+    ] {
         assert!(ended.stdout.contains(text), "{text:?} in {}", ended.all());
     }
     assert_eq!(ended.stderr, "", "without a terminal there is no progress bar, and nothing to complain of");

@@ -1,7 +1,7 @@
 //! A file is changed while `pagewire serve` sends it: nobody gets a part that looks like the whole, and whoever changes it does not wait long.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -83,6 +83,22 @@ fn a_change_of_a_file_that_is_trusted_is_found_out_before_its_last_byte() {
 }
 
 #[test]
+fn a_client_that_does_not_read_keeps_no_writer_waiting() {
+    let directory = content::directory();
+    let (path, _) = content::file(directory.path(), SIZE);
+    let server = Server::start(directory.path(), "--stall-timeout 2");
+    let mut client = server.connect();
+    client.ask(&format!("/{SIZE}.bin"));
+    client.socket.read_exact(&mut [0; 1000]).expect("a beginning");
+    let begin = Instant::now();
+    OpenOptions::new().write(true).open(&path).expect("it may write");
+    assert!(begin.elapsed() < SOON, "the writer waited {:?}", begin.elapsed());
+    server.wait_for_log(&["cut off: "]);
+    assert!(client.drain() < SIZE as u64);
+    server.stop();
+}
+
+#[test]
 fn a_file_that_is_replaced_goes_on_as_it_was() {
     let UnderWay { directory, path, sent, server, mut download } = under_way("");
     let new = directory.path().join("new");
@@ -104,6 +120,7 @@ fn where_a_lease_is_asked_for_a_file_that_is_open_for_writing_is_not_to_be_had_n
     assert_eq!(server.get("-o /dev/null -w %{http_code}-%header{retry-after}", "/5000.bin"), "503-1");
     drop(writer);
     assert_eq!(server.get("-f -o /dev/null -w %{http_code}", "/5000.bin"), "200");
+    server.wait_until_idle();
     let account = server.stop();
     assert_eq!((account.number("/http/responses/503"), account.number("/http/cut_off")), (1, 0));
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use pagewire_tests::command::run;
 use pagewire_tests::namespace::Namespace;
 use pagewire_tests::web::{self, Server};
-use pagewire_tests::{content, tool};
+use pagewire_tests::{content, tool, wait_for};
 
 /// The network that the kernel is the other end of, with this thread in it.
 fn network(address: &str) -> Namespace {
@@ -137,15 +137,17 @@ fn ab_and_wrk_with_64_clients_have_no_failed_request() {
         let said = run(ab(&server, &format!("{options} -c 64 -n {requests}"))).with_code(0).stdout;
         without_failures(&said, requests);
     }
+    server.wait_until_idle();
+    let before = server.descriptors();
     let mut wrk = Command::new(tool("wrk", "wrk"));
     wrk.args(["-t", "1", "-c", "64", "-d", "2", "--timeout", "30"]).arg(server.url("/10000.bin"));
     let said = run(wrk).with_code(0).stdout;
     assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
     let requests: u64 = said.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok()).expect("a number");
-    server.wait_until_idle();
+    // It resets connections in the middle of answers; nothing of them stays.
+    wait_for("the file to be closed", || (server.descriptors() == before).then_some(()));
     let account = server.stop();
     assert!(requests > 100 && account.number("/http/responses/200") >= 6000 + requests, "{said} {}", account.figures);
-    assert_eq!(account.number("/connected"), 0, "{}", account.figures);
 }
 
 #[test]
