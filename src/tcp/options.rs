@@ -77,7 +77,19 @@ pub struct TcpOptions {
 impl TcpOptions {
     /// Reads the option bytes of a header. It ends at the first option whose length cannot be right, as Linux does: what was read until
     /// then counts. Those that belong to a SYN are looked at only when `syn`.
-    pub fn parse(mut bytes: &[u8], syn: bool) -> Self {
+    #[inline]
+    pub fn parse(bytes: &[u8], syn: bool) -> Self {
+        // What nearly every segment has (RFC 7323 appendix A).
+        if let &[NO_OPERATION, NO_OPERATION, TIMESTAMPS, 10, ref body @ ..] = bytes
+            && body.len() == 8
+        {
+            let timestamps = Some(Timestamps { value: word(&body[..4]), echo: word(&body[4..]) });
+            return Self { timestamps, ..Self::default() };
+        }
+        Self::parse_any(bytes, syn)
+    }
+
+    fn parse_any(mut bytes: &[u8], syn: bool) -> Self {
         let mut options = Self::default();
         loop {
             let (kind, body) = match *bytes {

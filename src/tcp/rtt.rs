@@ -12,10 +12,13 @@ pub const MAX_RTO: Duration = Duration::from_secs(60);
 const MINIMUM_SPAN: Duration = Duration::from_secs(300);
 
 /// What is known of the round-trip time of a connection.
+///
+/// Every ACK may bring a sample, so that it is counted in whole nanoseconds, and what is asked for is kept as it is asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Rtt {
-    smoothed: Duration,
-    variation: Duration,
+    smoothed: u64,
+    variation: u64,
+    smoothed_time: Duration,
     /// What the samples say, without back-off.
     rto: Duration,
     backoff: u8,
@@ -24,11 +27,18 @@ pub(super) struct Rtt {
     minimum_since: Duration,
 }
 
+/// A time of 60 s at most in nanoseconds.
+#[inline]
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos())
+}
+
 impl Rtt {
     pub fn new() -> Self {
         Self {
-            smoothed: Duration::ZERO,
-            variation: Duration::ZERO,
+            smoothed: 0,
+            variation: 0,
+            smoothed_time: Duration::ZERO,
             rto: INITIAL_RTO,
             backoff: 0,
             minimum: [Duration::MAX; 2],
@@ -40,13 +50,16 @@ impl Rtt {
     pub fn sample(&mut self, sample: Duration, now: Duration) {
         // A sample of 0, from a clock that did not move, would count as none.
         let sample = sample.clamp(Duration::from_nanos(1), MAX_RTO);
-        if self.smoothed.is_zero() {
-            (self.smoothed, self.variation) = (sample, sample / 2);
+        let measured = nanoseconds(sample);
+        if self.smoothed == 0 {
+            (self.smoothed, self.variation) = (measured, measured / 2);
         } else {
-            self.variation = (self.variation * 3 + self.smoothed.abs_diff(sample)) / 4;
-            self.smoothed = (self.smoothed * 7 + sample) / 8;
+            self.variation = (self.variation * 3 + self.smoothed.abs_diff(measured)) / 4;
+            self.smoothed = ((self.smoothed * 7 + measured) / 8).max(1);
         }
-        self.rto = (self.smoothed + (self.variation * 4).max(MIN_RTO)).min(MAX_RTO);
+        self.smoothed_time = Duration::from_nanos(self.smoothed);
+        let rto = self.smoothed + (self.variation * 4).max(nanoseconds(MIN_RTO));
+        self.rto = Duration::from_nanos(rto.min(nanoseconds(MAX_RTO)));
         self.backoff = 0;
         if now.saturating_sub(self.minimum_since) > MINIMUM_SPAN {
             self.minimum = [Duration::MAX, self.minimum[0]];
@@ -63,19 +76,30 @@ impl Rtt {
     /// Data is sent after a handshake whose SYN timed out: the time-out is 3 s at least, as long as there is no sample (RFC 6298 5.7).
     pub fn after_lost_syn(&mut self) {
         self.backoff = 0;
-        if self.smoothed.is_zero() {
+        if self.smoothed == 0 {
             self.rto = Duration::from_secs(3);
         }
     }
 
     /// The time-out, with back-off, at most [`MAX_RTO`].
+    #[inline]
     pub fn rto(&self) -> Duration {
+        if self.backoff == 0 {
+            return self.rto;
+        }
         self.rto.saturating_mul(1 << self.backoff).min(MAX_RTO)
     }
 
+    /// Whether the time-out has doubled since the last sample.
+    #[inline]
+    pub fn is_backed_off(&self) -> bool {
+        self.backoff > 0
+    }
+
     /// The smoothed round-trip time, if there was a sample.
+    #[inline]
     pub fn smoothed(&self) -> Option<Duration> {
-        (!self.smoothed.is_zero()).then_some(self.smoothed)
+        (self.smoothed > 0).then_some(self.smoothed_time)
     }
 
     /// The least sample of the last 5 to 10 minutes, [`Duration::MAX`] without any.

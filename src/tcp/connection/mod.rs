@@ -1,5 +1,6 @@
 //! A connection: segments in, segments out, time-outs.
 
+mod acknowledgement;
 mod config;
 mod input;
 mod output;
@@ -144,6 +145,8 @@ pub struct Connection {
     stalled_since: Duration,
     moved_at: Duration,
     sent_at: Duration,
+    /// When that was sent which the last round-trip sample is of.
+    sampled: Duration,
     challenged_at: Option<Duration>,
 
     // What `poll` has to do.
@@ -229,6 +232,7 @@ impl Connection {
             stalled_since: now,
             moved_at: now,
             sent_at: now,
+            sampled: Duration::ZERO,
             challenged_at: None,
             handshake_due: true,
             acknowledge_now: false,
