@@ -17,8 +17,8 @@
 //! | [`http`] | requests in, pieces of files out: HTTP/1.1 without a connection |
 //! | [`net`] | addresses, ARP and neighbour discovery, headers |
 //! | [`phy`] | any NIC for smoltcp, for programs that want sockets |
-//! | [`send`] | a port (NIC, buffers, windows, address), and UDP sends on it |
-//! | [`tcp`] | a TCP engine whose send buffer is somebody else's |
+//! | [`send`] | a port (NIC, buffers, windows, address), sends over UDP, and to TCP servers |
+//! | [`tcp`] | TCP whose send buffer is the page cache: a stack on a port, `sendfile`, `sendfilev` |
 //! | [`receive`] | the other end: an ordinary socket |
 //! | [`bench`](mod@bench) | how fast a NIC and its driver send |
 //!

@@ -59,7 +59,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 impl Receive {
     pub fn run(self) -> Result<Outcome, Failure> {
         if self.at.scheme() != Scheme::Udp {
-            return Err("tcp:// is not supported yet; write udp://ADDR:PORT".into());
+            return Err("this is the other end of UDP; for TCP any server does: nc -l PORT > FILE".into());
         }
         let to_stdout = self.output.as_deref() == Some("-".as_ref());
         if to_stdout && matches!(self.framing, FramingArg::Offset) {

@@ -12,6 +12,9 @@ use super::response::{Head, Piece, Response, reason};
 use super::site::{Found, Site};
 use crate::file::RegularFile;
 
+/// The type of short messages.
+const TEXT: &str = "text/plain; charset=utf-8";
+
 /// The answer to `request`.
 pub fn answer(request: &Request, site: &Site, now: SystemTime) -> Response {
     if !matches!(request.method.as_str(), "GET" | "HEAD") {
@@ -39,6 +42,13 @@ pub fn time_out(now: SystemTime) -> Response {
     page(None, 408, "The request took too long.", now, |head| head)
 }
 
+/// The answer instead of one that cannot be given just now, though it could a moment ago.
+pub fn not_now(instead: &Response, now: SystemTime) -> Response {
+    let body = format!("503 {}: the file is being changed; ask again.\n", reason(503)).into_bytes();
+    let head = Head::new(503, now).field("Content-Type", TEXT).field("Content-Length", body.len()).field("Retry-After", 1);
+    head.finish(instead.log.request.clone(), instead.close, vec![Piece::Bytes(body)], true)
+}
+
 fn finish(head: Head, request: &Request, body: Vec<Piece>) -> Response {
     head.finish(request_line(request), !request.keep_alive, body, request.method != "HEAD")
 }
@@ -50,7 +60,7 @@ fn request_line(request: &Request) -> String {
 /// A short page of text; without a request the connection ends with it.
 fn page(request: Option<&Request>, status: u16, text: &str, now: SystemTime, extra: impl FnOnce(Head) -> Head) -> Response {
     let body = format!("{status} {}: {text}\n", reason(status)).into_bytes();
-    let head = Head::new(status, now).field("Content-Type", "text/plain; charset=utf-8").field("Content-Length", body.len());
+    let head = Head::new(status, now).field("Content-Type", TEXT).field("Content-Length", body.len());
     let body = vec![Piece::Bytes(body)];
     match request {
         Some(request) => finish(extra(head), request, body),

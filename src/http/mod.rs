@@ -10,6 +10,7 @@
 //! | [`session`](mod@session) | [`Session`]: requests of one connection, in order |
 //! | [`request`](mod@request) | one request, parsed |
 //! | [`response`](mod@response) | [`Response`]: what is sent, as pieces, and the line of the log |
+//! | [`server`](mod@server) | [`Server`]: a session for each client of a listener, bounded in time and memory |
 //! | `condition`, `range`, `answer` | If-None-Match and its kin; Range; what a request is answered with |
 //!
 //! ```
@@ -31,6 +32,7 @@
 mod answer;
 mod client;
 mod condition;
+mod files;
 mod listing;
 mod range;
 pub mod request;

@@ -58,7 +58,7 @@ pub struct LogEntry {
     pub request: String,
     /// The status code.
     pub status: u16,
-    /// Bytes of the body.
+    /// Bytes of the body; in an [`Access`](super::Access), those that arrived.
     pub bytes: u64,
 }
 
@@ -79,6 +79,7 @@ pub(super) fn reason(status: u16) -> &'static str {
         416 => "Range Not Satisfiable",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
+        503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
         _ => "Unknown",
     }

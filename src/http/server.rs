@@ -7,11 +7,15 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::client::{Client, Fate, Service};
+use super::files::Files;
 use super::request::MAX_HEAD;
 use super::response::LogEntry;
 use super::site::Site;
 use crate::send::Stability;
 use crate::tcp::{Event, Listener, Socket, Stack};
+
+/// The bytes of its answers that a client has to take in [`ServerConfig::stall_timeout`].
+pub const LEAST_PROGRESS: u64 = 64 << 10;
 
 /// How a [`Server`] behaves. The times bound slow and vanished clients; what the network loses is TCP's affair
 /// ([`TcpConfig`](crate::tcp::TcpConfig)).
@@ -23,8 +27,8 @@ pub struct ServerConfig {
     pub request_timeout: Duration,
     /// How long a connection without a request is kept. Default 60 s.
     pub keep_alive: Duration,
-    /// The least that a client has to take of its answers in 30 s, in bytes. Default 64 KiB.
-    pub least_progress: u64,
+    /// How long a client may take for the next [`LEAST_PROGRESS`] bytes of its answers. Default 30 s.
+    pub stall_timeout: Duration,
     /// How files are kept from changing while they are sent.
     pub stability: Stability,
 }
@@ -35,7 +39,7 @@ impl Default for ServerConfig {
             clients: 10_000,
             request_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
-            least_progress: 64 << 10,
+            stall_timeout: Duration::from_secs(30),
             stability: Stability::Auto,
         }
     }
@@ -62,7 +66,7 @@ pub struct ServerReport {
     pub clients: u64,
     /// Answers, by status code.
     pub responses: BTreeMap<u16, u64>,
-    /// Bytes of the bodies that arrived whole.
+    /// Bytes of bodies that arrived.
     pub body_bytes: u64,
     /// Answers that did not arrive whole.
     pub cut_off: u64,
@@ -76,6 +80,7 @@ pub struct Server {
     clients: HashMap<Socket, Entry>,
     /// When to look at clients: time and a number of its own, so that two may have the same time.
     looks: BTreeMap<(Duration, u64), Socket>,
+    files: Files,
     number: u64,
     input: Vec<u8>,
     report: ServerReport,
@@ -89,8 +94,8 @@ struct Entry {
 impl Server {
     /// A server for `site`.
     pub fn new(site: Site, listener: Listener, config: ServerConfig) -> Self {
-        let (clients, looks, number, report) = Default::default();
-        Self { site, listener, config, clients, looks, number, input: vec![0; MAX_HEAD], report }
+        let (clients, looks, files, number, report) = Default::default();
+        Self { site, listener, config, clients, looks, files, number, input: vec![0; MAX_HEAD], report }
     }
 
     /// What was served so far.
@@ -132,6 +137,15 @@ impl Server {
         }
     }
 
+    /// Ends the service: resets all connections, so that nobody takes a part for the whole, and listens no more. Go on polling the stack until it
+    /// is [quiet](Stack::is_quiet).
+    pub fn stop(&mut self, stack: &mut Stack, now: Duration, wall: SystemTime, mut log: impl FnMut(Access)) {
+        self.listener.close(stack);
+        for socket in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.with(stack, socket, now, wall, &mut log, Client::dismiss);
+        }
+    }
+
     fn look_at(&mut self, socket: Socket, time: Duration) -> (Duration, u64) {
         self.number += 1;
         self.looks.insert((time, self.number), socket);
@@ -151,13 +165,20 @@ impl Server {
         let report = &mut self.report;
         let mut log = |access: Access| {
             *report.responses.entry(access.entry.status).or_default() += 1;
-            match access.failed {
-                None => report.body_bytes += access.entry.bytes,
-                Some(_) => report.cut_off += 1,
-            }
+            report.body_bytes += access.entry.bytes;
+            report.cut_off += u64::from(access.failed.is_some());
             log(access);
         };
-        let mut service = Service { stack, site: &self.site, config: &self.config, input: &mut self.input, now, wall, log: &mut log };
+        let mut service = Service {
+            stack,
+            site: &self.site,
+            config: &self.config,
+            files: &mut self.files,
+            input: &mut self.input,
+            now,
+            wall,
+            log: &mut log,
+        };
         let fate = work(client, &mut service);
         let (deadline, look) = (client.deadline(&self.config), *look);
         if fate == Fate::Leaves {

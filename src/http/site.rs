@@ -1,6 +1,6 @@
 //! The directory that is served.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,11 +15,16 @@ use rustix::io::Errno;
 use super::listing::{Entry, NAME};
 use crate::file::RegularFile;
 
-/// A directory, opened once. The kernel itself keeps every look-up inside it (`openat2` with `RESOLVE_BENEATH`, Linux 5.6): no `..` and no symbolic
+/// Look-ups stay inside.
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
+
+/// A directory, or one file in it, opened once. The kernel itself keeps every look-up inside it (`openat2` with `RESOLVE_BENEATH`, Linux 5.6): no `..` and no symbolic
 /// link leads out, whatever happens to the directory under way.
 #[derive(Debug)]
 pub struct Site {
     root: OwnedFd,
+    /// The one name in it that is served; `None` for all.
+    only: Option<OsString>,
 }
 
 /// What a target names.
@@ -50,6 +55,9 @@ pub enum Missing {
     /// There is one, and it must not be read, or is no file.
     #[error("the file cannot be read")]
     Forbidden,
+    /// More files are open than this process may have.
+    #[error("the server has too many files open; ask again")]
+    Busy,
     /// The system failed; it is in the program's log.
     #[error("the server failed")]
     Failed,
@@ -63,18 +71,34 @@ impl Missing {
             Self::NotFound => 404,
             Self::Forbidden => 403,
             Self::Failed => 500,
+            Self::Busy => 503,
         }
     }
 }
 
 impl Site {
-    /// Serves what is in the directory `path`.
+    /// Serves what is in the directory `path`; where that is a file, it alone, under its name.
     ///
     /// # Errors
-    /// When it is no directory that can be opened.
+    /// When it is no directory or file that can be opened.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        let is_file = std::fs::metadata(path)?.is_file();
+        // A link is followed here, where the user names it, and nowhere later.
+        let file = if is_file { Some(path.canonicalize()?) } else { None };
+        let directory = file.as_deref().map_or(Some(path), Path::parent).unwrap_or(Path::new("/"));
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        Ok(Self { root: rustix::fs::open(path.as_ref(), flags, Mode::empty())? })
+        let root = rustix::fs::open(directory, flags, Mode::empty())?;
+        let only = file.as_deref().and_then(Path::file_name).map(OsStr::to_owned);
+        if let Some(only) = &only {
+            openat2(&root, only, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), INSIDE)?;
+        }
+        Ok(Self { root, only })
+    }
+
+    /// Where the one file is that is served: its path in a URL. `None` for a directory.
+    pub fn file_path(&self) -> Option<String> {
+        self.only.as_ref().map(|name| format!("/{}", percent_encode(name.as_bytes(), NAME)))
     }
 
     /// What `target` of a request names: the path of it, percent-decoded; a query is ignored.
@@ -84,6 +108,10 @@ impl Site {
     pub fn find(&self, target: &str) -> Result<Found, Missing> {
         let path = decode(target)?;
         let inside = relative(&path)?;
+        let is_root = inside == Path::new(".");
+        if self.only.as_ref().is_some_and(|only| !is_root && inside != Path::new(only)) {
+            return Err(Missing::NotFound);
+        }
         let file = self.open_inside(&inside)?;
         let is_directory = file.metadata().map_err(failed)?.is_dir();
         if !is_directory {
@@ -94,9 +122,10 @@ impl Site {
             let names = inside.iter().map(|name| percent_encode(name.as_bytes(), NAME).to_string());
             return Ok(Found::MissingSlash(format!("/{}/", names.collect::<Vec<_>>().join("/"))));
         }
-        match self.open_inside(&inside.join("index.html")) {
+        let index = if self.only.is_none() { self.open_inside(&inside.join("index.html")) } else { Err(Missing::NotFound) };
+        match index {
             Ok(index) if index.metadata().map_err(failed)?.is_file() => return regular(index, &inside.join("index.html")),
-            Err(Missing::Failed) => return Err(Missing::Failed),
+            Err(failure @ (Missing::Failed | Missing::Busy)) => return Err(failure),
             _ => {}
         }
         Ok(Found::Directory { entries: self.entries(&file)?, path: String::from_utf8_lossy(&path).into_owned() })
@@ -105,11 +134,11 @@ impl Site {
     fn open_inside(&self, path: &Path) -> Result<File, Missing> {
         // A FIFO must not make us wait for its writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        match openat2(&self.root, path, flags, Mode::empty(), resolve) {
+        match openat2(&self.root, path, flags, Mode::empty(), INSIDE) {
             Ok(file) => Ok(File::from(file)),
             // XDEV is what the kernel says of a way out.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::LOOP | Errno::NAMETOOLONG) => Err(Missing::NotFound),
+            Err(Errno::MFILE | Errno::NFILE) => Err(Missing::Busy),
             Err(Errno::ACCESS | Errno::PERM | Errno::NXIO | Errno::NODEV) => Err(Missing::Forbidden),
             Err(error) => Err(failed(error.into())),
         }
@@ -123,11 +152,10 @@ impl Site {
             let name = entry.file_name();
             // A name that is not text cannot stand on the page; it can still be asked for.
             let Ok(text) = name.to_str() else { continue };
-            if text == "." || text == ".." {
+            if text == "." || text == ".." || self.only.as_ref().is_some_and(|only| only != text) {
                 continue;
             }
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-            let Ok(opened) = openat2(directory, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) else { continue };
+            let Ok(opened) = openat2(directory, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), INSIDE) else { continue };
             let Ok(metadata) = File::from(opened).metadata() else { continue };
             if metadata.is_file() || metadata.is_dir() {
                 entries.push(Entry { is_file: metadata.is_file(), name: text.to_owned(), size: metadata.len() });

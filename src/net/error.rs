@@ -10,7 +10,9 @@ use super::address::Family;
 #[non_exhaustive]
 pub enum NetError {
     /// A text is not a target.
-    #[error("{text:?} is not a target: {reason}; write udp://HOST:PORT, as in udp://192.0.2.7:9000 or udp://[2001:db8::7]:9000")]
+    #[error(
+        "{text:?} is not a target: {reason}; write udp://HOST:PORT or tcp://HOST:PORT, as in udp://192.0.2.7:9000 or tcp://[2001:db8::7]:9000"
+    )]
     Target {
         /// the text
         text: String,

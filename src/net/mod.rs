@@ -7,6 +7,7 @@
 //! | [`neighbour`] | [`Resolution`]: an IP address becomes an Ethernet address, by ARP or neighbour discovery |
 //! | [`refusal`] | [`refused`]: the answer that nobody listens on a port |
 //! | [`responder`] | [`respond`]: answers to ARP, neighbour discovery and ping, so that others find this station |
+//! | [`mod@announce`] | [`announce()`]: a station that has come tells the others |
 //! | [`udp`] | [`UdpFlow`]: the precomputed headers of a UDP flow, for a NIC that fills the checksums |
 //! | [`checksum`] | the checksums in software, for a NIC that does not |
 //!
@@ -15,6 +16,7 @@
 //! stripped by the NIC.
 
 pub mod address;
+pub mod announce;
 pub mod checksum;
 pub mod interface;
 pub mod neighbour;
@@ -32,6 +34,7 @@ mod parse;
 pub(crate) mod checker;
 
 pub use address::{Cidr, Family, Host, Rate, Scheme, Size, Target};
+pub use announce::announce;
 pub use checksum::{fill_ipv4_header, finish_in_software};
 pub use error::NetError;
 pub use interface::{Interface, NextHop};

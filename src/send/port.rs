@@ -6,8 +6,9 @@ use hal::nic::RxFilter;
 use hal::receive::RxFlags;
 
 use super::error::SendError;
+use super::options::Stability;
 use crate::file::{RegularFile, WindowCache};
-use crate::net::{Interface, NetError, respond};
+use crate::net::{Interface, NetError, announce, respond};
 
 /// How a [`Port`] is set up.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Port {
     pub(crate) windows: WindowCache,
     pub(crate) pool: Pool,
     interface: Interface,
+    /// Files have to be open for writing to be mapped.
+    writable_files: bool,
     arrived: RxBurst,
     packet: Vec<u8>,
     reply: Vec<u8>,
@@ -71,9 +74,11 @@ impl Port {
             nic.set_filter(&RxFilter { multicast, ..RxFilter::default() })?;
         }
         let space = nic.space();
+        let writable_files = space.limits().writable_descriptor;
         nic.attach_pool(pool.attach(&space)?)?;
         let windows = WindowCache::new(space, config.window_budget);
         let mut port = Self {
+            writable_files,
             nic,
             windows,
             pool,
@@ -102,6 +107,21 @@ impl Port {
         &self.windows
     }
 
+    /// How files can be kept from changing when they are sent from here: where the NIC's holder needs a descriptor that it could write with, no
+    /// lease can be had, and [`Stability::Auto`] is trust.
+    ///
+    /// # Errors
+    /// [`SendError::Config`] for [`Stability::Lease`] there.
+    pub fn stability(&self, wanted: Stability) -> Result<Stability, SendError> {
+        match wanted {
+            Stability::Lease if self.writable_files => Err(SendError::Config(
+                "no lease: this NIC's back end maps files for writing; send without files=on, or with --stability trust".into(),
+            )),
+            Stability::Auto if self.writable_files => Ok(Stability::Trust),
+            other => Ok(other),
+        }
+    }
+
     /// Whether the NIC gathers enough segments for a frame with file bytes in it.
     pub(crate) fn gathers(&self) -> bool {
         self.nic.capabilities().max_segments >= GATHER
@@ -123,6 +143,8 @@ impl Port {
     pub(crate) fn service_with(&mut self, mut look: impl FnMut(&[u8], RxFlags)) -> Result<usize, NicError> {
         let count = self.nic.rx(0).receive(&mut self.arrived, RECEIVE_LIMIT)?;
         if count == 0 {
+            // Packets that the queue dropped itself have used buffers, too.
+            self.nic.rx(0).refill(&mut self.pool)?;
             return Ok(0);
         }
         // The answers' frames are completed like all others, by the owner of the port.
@@ -165,6 +187,16 @@ impl Port {
         own.clear();
         self.own = own;
         Ok(posted)
+    }
+
+    /// Tells everybody on the link that this station is there: for one that waits to be spoken to. Returns whether there was room for it.
+    ///
+    /// # Errors
+    /// What the NIC says.
+    pub fn announce(&mut self) -> Result<bool, NicError> {
+        let mut frame = Vec::new();
+        announce(&self.interface, &mut frame);
+        self.transmit(&frame)
     }
 
     /// Frames that are posted and not completed.

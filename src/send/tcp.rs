@@ -77,7 +77,7 @@ impl TcpSend {
                 let (name, size) = (file.name().to_owned(), file.size());
                 let left = size.checked_sub(start).ok_or(SendError::Offset { offset: start, name, size })?;
                 let len = options.length.unwrap_or(left).min(left);
-                let file = SharedFile::new(file, options.stability)?;
+                let file = SharedFile::new(file, stack.stability(options.stability)?)?;
                 file.stability().clone_into(&mut report.stability);
                 (Some((file, start..start + len)), None, Some(len))
             }

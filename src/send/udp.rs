@@ -94,7 +94,7 @@ impl<'p> UdpSend<'p> {
         let (content, end) = match source {
             Source::File(mut file) => {
                 let lease;
-                (lease, report.stability) = secure(&file, options.stability)?;
+                (lease, report.stability) = secure(&file, port.stability(options.stability)?)?;
                 // Before the lease it may have changed; from here on its size holds, or a change is found.
                 file.refresh().map_err(|error| SendError::Read { name: file.name().to_owned(), error })?;
                 let size = file.size();

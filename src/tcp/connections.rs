@@ -122,7 +122,13 @@ impl Connections {
         if let Some(name) = self.table.find(ends)
             && let Some(link) = self.table.get_mut(name)
         {
-            if link.engine.may_be_replaced_by(segment) {
+            if link.engine.is_closed() {
+                // The program has not taken note of its end yet: for the peer there is no connection any more.
+                if let (Some(path), true) = (&link.path, self.replies.len() < MOST_REPLIES) {
+                    self.replies.extend(refuse(segment).map(|header| (path.clone(), header)));
+                }
+                return;
+            } else if link.engine.may_be_replaced_by(segment) {
                 self.remove(name);
             } else {
                 self.report.received += segment.payload.len() as u64;

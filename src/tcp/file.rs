@@ -69,7 +69,7 @@ impl SharedFile {
 
     /// How it changed or is about to, if that is known; looks at no system call.
     #[inline]
-    pub(super) fn disturbed(&self) -> Option<&'static str> {
+    pub(crate) fn disturbed(&self) -> Option<&'static str> {
         if self.0.lease.as_ref().is_some_and(Lease::broken) {
             Some("another process wants to change it")
         } else if self.0.changed.load(Ordering::Relaxed) {
@@ -100,7 +100,7 @@ impl SharedFile {
     }
 
     /// To find it again as long as somebody has it.
-    pub(super) fn remember(&self) -> (usize, WeakFile) {
+    pub(crate) fn remember(&self) -> (usize, WeakFile) {
         (Arc::as_ptr(&self.0) as usize, WeakFile(Arc::downgrade(&self.0)))
     }
 
@@ -112,7 +112,7 @@ impl SharedFile {
 
 /// A file that others have.
 #[derive(Debug)]
-pub(super) struct WeakFile(Weak<Inner>);
+pub(crate) struct WeakFile(Weak<Inner>);
 
 impl WeakFile {
     pub fn upgrade(&self) -> Option<SharedFile> {

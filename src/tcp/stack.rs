@@ -18,7 +18,7 @@ use super::socket::{Event, Listener, Socket};
 use super::transmit::{Frame, Unsent};
 use crate::file::{Lease, WindowStatistics};
 use crate::net::{self, Interface};
-use crate::send::{Port, SendError, Step};
+use crate::send::{Port, SendError, Stability, Step};
 
 /// How a [`Stack`] behaves.
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +163,11 @@ impl Stack {
         !self.blocked && !idle
     }
 
+    /// Whether all that was to be sent now is sent, and the NIC is done with it. Time-outs and peers may give it more to do.
+    pub fn is_quiet(&mut self) -> bool {
+        !self.blocked && !self.has_work() && self.outstanding() == 0
+    }
+
     /// Sleeps until the NIC has something for us, at most `timeout`. Returns whether it has.
     ///
     /// # Errors
@@ -182,6 +187,14 @@ impl Stack {
     /// The port's address in its network.
     pub fn interface(&self) -> &Interface {
         self.port.interface()
+    }
+
+    /// How files can be kept from changing when they are sent from here; see [`Port::stability`].
+    ///
+    /// # Errors
+    /// As [`Port::stability`].
+    pub fn stability(&self, wanted: Stability) -> Result<Stability, SendError> {
+        self.port.stability(wanted)
     }
 
     /// What was done so far.

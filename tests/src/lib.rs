@@ -6,6 +6,7 @@
 //! | [`content`] | temporary directories and files to send |
 //! | [`receiver`] | the other end that is `pagewire receive`, and the one that is a socket of the test |
 //! | [`server`] | a TCP server and clients that are sockets of the test |
+//! | [`web`] | `pagewire serve`, and its clients: curl, and sockets of the test |
 //! | [`peer`] | the other end that is a station on a datagram wire, with nothing of pagewire in it |
 //! | [`namespace`] | the other end that is the kernel, behind a TAP interface |
 //! | [`capture`] | reads captures, by a parser and by tshark |
@@ -21,6 +22,7 @@ pub mod peer;
 pub mod process;
 pub mod receiver;
 pub mod server;
+pub mod web;
 
 use std::time::{Duration, Instant};
 

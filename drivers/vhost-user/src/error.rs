@@ -33,6 +33,9 @@ pub enum VhostUserError {
         /// what the system said
         error: io::Error,
     },
+    /// It was there, and went.
+    #[error("{}: the back end is gone: it closed the connection; start it again, and send again", .0.display())]
+    Gone(PathBuf),
     /// A message failed.
     #[error("{}: {message}: {reason}", path.display())]
     Message {

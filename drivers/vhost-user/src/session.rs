@@ -121,6 +121,11 @@ impl Session {
         matches!(poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
     }
 
+    /// That it is not.
+    pub fn gone(&self) -> VhostUserError {
+        VhostUserError::Gone(self.connector.path().to_owned())
+    }
+
     /// The device's features, those of the protocol among them.
     pub fn offered(&self) -> u64 {
         self.link.as_ref().map_or(0, |link| link.offered)
@@ -144,13 +149,7 @@ impl Session {
     /// Sends a message. When it fails the connection is given up: nobody knows any more what the other end has understood.
     pub fn send<T>(&mut self, message: &'static str, send: impl FnOnce(&mut Frontend) -> vhost::Result<T>) -> Result<T, VhostUserError> {
         let path = || self.connector.path().to_owned();
-        let Some(link) = &mut self.link else {
-            return Err(VhostUserError::Message {
-                path: path(),
-                message,
-                reason: "the back end is gone; reset the NIC to reach it again".into(),
-            });
-        };
+        let Some(link) = &mut self.link else { return Err(VhostUserError::Gone(path())) };
         let Link { frontend, watchdog, .. } = link;
         watchdog.call(|| send(frontend)).map_err(|error| {
             let failed = VhostUserError::Message { path: path(), message, reason: error.to_string() };

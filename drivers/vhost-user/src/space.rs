@@ -74,7 +74,7 @@ impl DmaSpace for VhostSpace {
             bytes: self.addresses().free_bytes(),
             whole_files: true,
             partial_page: true,
-            writable_descriptor: true,
+            writable_descriptor: self.files,
         }
     }
 
@@ -112,7 +112,7 @@ impl DmaSpace for VhostSpace {
                 self.addresses().release(iova, len.next_multiple_of(PAGE));
                 Ok(())
             }
-            Err(error @ VhostUserError::Message { .. }) => {
+            Err(error @ (VhostUserError::Message { .. } | VhostUserError::Gone(_))) => {
                 // The connection is given up, and everything that the back end had mapped with it.
                 tracing::debug!("unmapping: {error}");
                 self.addresses().release(iova, len.next_multiple_of(PAGE));

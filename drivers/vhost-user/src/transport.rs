@@ -68,8 +68,8 @@ impl Default for Options {
 
 /// A network device in another process.
 ///
-/// When the back end goes away, messages fail, and [`status`](VirtioTransport::status) says that the device needs a reset; a reset reaches it again
-/// when it was restarted, and what is mapped stays mapped.
+/// When the back end goes away, messages fail, and so does [`status`](VirtioTransport::status); a reset reaches it again when it was restarted, and
+/// what is mapped stays mapped.
 pub struct VhostUser {
     session: Arc<Mutex<Session>>,
     space: Arc<VhostSpace>,
@@ -145,8 +145,10 @@ impl VirtioTransport for VhostUser {
     }
 
     fn status(&mut self) -> Result<DeviceStatus, BusError> {
-        let gone = !self.session().is_alive() && self.status.contains(DeviceStatus::DRIVER_OK);
-        Ok(if gone { self.status | DeviceStatus::NEEDS_RESET } else { self.status })
+        if self.status.contains(DeviceStatus::DRIVER_OK) && !self.session().is_alive() {
+            return Err(self.session().gone().into());
+        }
+        Ok(self.status)
     }
 
     fn set_status(&mut self, status: DeviceStatus) -> Result<(), BusError> {

@@ -94,7 +94,7 @@ impl FromStr for Target {
 }
 
 fn parse(text: &str) -> Result<Target, String> {
-    let (scheme, rest) = text.split_once("://").ok_or("it does not begin with udp://")?;
+    let (scheme, rest) = text.split_once("://").ok_or("it does not begin with udp:// or tcp://")?;
     let scheme = match scheme.to_ascii_lowercase().as_str() {
         "udp" => Scheme::Udp,
         "tcp" => Scheme::Tcp,
@@ -204,7 +204,10 @@ mod tests {
         ] {
             let error = text.parse::<Target>().expect_err(text).to_string();
             assert!(error.contains(reason), "{text}: {error}");
-            assert!(error.contains("udp://HOST:PORT, as in udp://192.0.2.7:9000 or udp://[2001:db8::7]:9000"), "{error}");
+            assert!(
+                error.contains("udp://HOST:PORT or tcp://HOST:PORT, as in udp://192.0.2.7:9000 or tcp://[2001:db8::7]:9000"),
+                "{error}"
+            );
         }
     }
 

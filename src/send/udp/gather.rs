@@ -136,7 +136,9 @@ impl<'a> Datagrams<'a> {
         Ok(())
     }
 
-    /// Frames of the usual size, as far as their bytes are in windows. Returns where the file goes on.
+    /// Frames of the usual size, as far as their bytes are in windows. Returns where the file goes on. A function of its own, so that what is
+    /// around it does not compete with the loop for registers.
+    #[inline(never)]
     fn push_full(&self, burst: &mut Burst<'a>, pool: &mut Pool, mut position: u64, frames: usize) -> Result<u64, GatherError> {
         let Some(span) = self.span else { return Ok(position) };
         let (headers, payload) = (Headers::new(self.flow, self.framing), self.flow.payload() as u32);
