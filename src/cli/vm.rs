@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory};
-use hw_sim::vm::{self, Kernel, Streams, VmConfig, VmError, VmNic};
+use clap::{Args, CommandFactory, ValueEnum};
+use hw_sim::vm::{self, Kernel, NicDriver, Streams, VmConfig, VmError, VmNic};
 use pagewire::device::{BusAddress, DeviceAddress};
 use pagewire::net::Size;
 
@@ -53,6 +53,14 @@ pub struct Vm {
     #[arg(long)]
     bridge: bool,
 
+    /// Who has the NICs: a driver in user space, or the guest's kernel, as eth0, eth1 and so on
+    #[arg(long, value_enum, default_value_t)]
+    driver: DriverArg,
+
+    /// Features of the guest's processor, as `-erms,-fsrm`; QEMU emulates all that it can without
+    #[arg(long, value_name = "FEATURES", allow_hyphen_values = true)]
+    cpu: Option<String>,
+
     /// The guest's clock counts instructions: times in it are instruction counts, the same on every run
     #[arg(long)]
     icount: bool,
@@ -68,6 +76,16 @@ pub struct Vm {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+/// `--driver`.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum DriverArg {
+    /// vfio-pci, for a driver in user space
+    #[default]
+    Vfio,
+    /// The kernel's own; Debian's cloud kernels have one for virtio-net alone
+    Kernel,
 }
 
 fn nic(text: &str) -> Result<DeviceAddress, String> {
@@ -107,6 +125,11 @@ impl Vm {
             nics,
             kernel,
             iommu: !self.no_iommu,
+            driver: match self.driver {
+                DriverArg::Vfio => NicDriver::Vfio,
+                DriverArg::Kernel => NicDriver::Kernel,
+            },
+            cpu: self.cpu,
             bridge: self.bridge,
             icount: self.icount,
             memory_mib: u32::try_from(self.memory.bytes() >> 20).map_err(|_| "--memory: more than any guest takes")?,
@@ -127,7 +150,7 @@ impl Vm {
     }
 }
 
-fn guest_nic(address: DeviceAddress) -> Option<VmNic> {
+pub(super) fn guest_nic(address: DeviceAddress) -> Option<VmNic> {
     match address.bus {
         BusAddress::Simulated(simulated) => {
             let rig = simulated.rig();

@@ -108,6 +108,8 @@ pub(super) struct Framer {
     gathers: bool,
     pieces: usize,
     max_segmentation: u64,
+    /// [`Capabilities::whole_headers`].
+    whole_headers: bool,
     buffer_size: usize,
     tag: Offload,
     block: Vec<u8>,
@@ -127,6 +129,7 @@ impl Framer {
             gathers,
             pieces: usize::from(capabilities.max_segments).saturating_sub(1).min(MOST_PIECES),
             max_segmentation: capabilities.max_segmentation.into(),
+            whole_headers: capabilities.whole_headers,
             buffer_size,
             tag: interface.offload(),
             block: Vec::new(),
@@ -331,11 +334,13 @@ impl Framer {
             (false, false) => OffloadFlags::TCP_CHECKSUM,
         };
         let len = (header_len as u64 + payload) as u16;
-        // Of what is to be cut, the NIC sets the lengths of each segment.
-        ip::set_length(&mut block[ETHERNET_HEADER_LEN..], path.ip_len.into(), (!cut).then_some(len), false);
-        let seed = self.seed(path.pseudo, len, cut);
+        // Of what is to be cut, the NIC sets the lengths of each segment; some want them for the whole, as if it were one packet.
+        let one_packet = !cut || self.whole_headers;
+        ip::set_length(&mut block[ETHERNET_HEADER_LEN..], path.ip_len.into(), one_packet.then_some(len), false);
+        let seed = seed(path.pseudo, len, one_packet);
         block[l4_start + CHECKSUM..][..2].copy_from_slice(&seed.to_be_bytes());
-        if (flags - self.offloads).contains(OffloadFlags::IPV4_CHECKSUM) {
+        let bare = (flags - self.offloads).contains(OffloadFlags::IPV4_CHECKSUM);
+        if bare || cut && self.whole_headers && path.is_ipv4() {
             fill_ipv4_header(&mut block, ETHERNET_HEADER_LEN);
         }
         flags &= self.offloads;
@@ -349,12 +354,12 @@ impl Framer {
         };
         (block, l4_start + header_len, offload)
     }
+}
 
-    /// What the checksum field of a TCP header holds when it is handed over: the sum of the pseudo-header, with the length where there is one
-    /// packet, and without where the NIC makes several ([`OffloadFlags`] has the convention).
-    fn seed(&self, pseudo: u16, len: u16, cut: bool) -> u16 {
-        if cut { pseudo } else { checksum::combine(&[pseudo, len]) }
-    }
+/// What the checksum field of a TCP header holds when it is handed over: the sum of the pseudo-header, with the length where the headers are those of
+/// one packet, and without where the NIC makes several of them ([`OffloadFlags`] has the convention).
+fn seed(pseudo: u16, len: u16, one_packet: bool) -> u16 {
+    if one_packet { checksum::combine(&[pseudo, len]) } else { pseudo }
 }
 
 impl Account {

@@ -53,6 +53,8 @@ pub(crate) struct Machine<'c> {
     pub(crate) icount: bool,
     pub(crate) stdin: bool,
     pub(crate) iommu: bool,
+    /// Features of the processor.
+    pub(crate) cpu: Option<&'c str>,
     /// The NICs are behind one conventional PCI bridge.
     pub(crate) bridge: bool,
     pub(crate) nics: &'c [Nic],
@@ -65,7 +67,8 @@ impl Machine<'_> {
         command.args(["--pdeathsig", "KILL", "--"]).arg(self.qemu);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-accel", "tcg"]);
         // QEMU 7.2 emulates cmpxchg16b wrongly: about one boot in four of a 6.12 kernel, whose allocator uses it, ends in a panic.
-        command.args(["-cpu", "max,-cx16"]);
+        let features = self.cpu.map(|features| format!(",{features}")).unwrap_or_default();
+        command.arg("-cpu").arg(format!("max,-cx16{features}"));
         if self.icount {
             command.args(["-icount", "shift=0,sleep=on"]);
         }
@@ -125,6 +128,12 @@ impl Nic {
     }
 }
 
+/// Whether `features` are features of a processor as QEMU's command line has them, and nothing else.
+pub(crate) fn are_features(features: &str) -> bool {
+    let name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    features.split(',').all(|feature| feature.strip_prefix(['+', '-']).is_some_and(name))
+}
+
 /// The guest's address of NIC `index`.
 pub(crate) fn address(index: usize, bridge: bool) -> String {
     format!("0000:{:02x}:{:02x}.0", if bridge { BEHIND_BRIDGE } else { 0 }, FIRST_SLOT + index)
@@ -151,6 +160,7 @@ mod tests {
             icount: false,
             stdin,
             iommu,
+            cpu: Some("-erms,-fsrm"),
             bridge,
             nics,
         };
@@ -178,6 +188,15 @@ mod tests {
         assert_eq!(address(1, true), "0000:01:03.0");
         let without = line_of(&[nic(Model::VirtioNet)], false, false, false);
         assert!(!without.contains("iommu"), "{without}");
+    }
+
+    #[test]
+    fn features_of_the_processor_are_those_and_no_other_options() {
+        assert!(line(&[], false).contains("-cpu max,-cx16,-erms,-fsrm "));
+        assert!(are_features("-erms,+avx2,-sse4.1") && are_features("-fsrm"));
+        for other in ["", "erms", "-", "-erms,", "-erms -device x", "enforce=on"] {
+            assert!(!are_features(other), "{other:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::initramfs::Contents;
 use super::sockets::Sockets;
 use super::tree::Tree;
 use super::wires::Plugs;
-use super::{VmConfig, VmError, VmExit, modules, program, script};
+use super::{NicDriver, VmConfig, VmError, VmExit, modules, program, script};
 use crate::install;
 use crate::rig;
 use crate::rig::process::Process;
@@ -33,6 +33,9 @@ pub(crate) fn run(config: VmConfig, streams: &mut Streams<'_>, stop: &AtomicBool
     if config.nics.len() > MAX_NICS {
         return Err(VmError::Nics(config.nics.len()));
     }
+    if let Some(cpu) = config.cpu.as_ref().filter(|cpu| !command_line::are_features(cpu)) {
+        return Err(VmError::Cpu(cpu.clone()));
+    }
     let setpriv = install::tool("setpriv", "util-linux")?;
     let qemu = install::tool(rig::QEMU, rig::QEMU_PACKAGE)?;
     let kernel = config.kernel.files()?;
@@ -40,13 +43,15 @@ pub(crate) fn run(config: VmConfig, streams: &mut Streams<'_>, stop: &AtomicBool
     let stdin = streams.stdin.is_some();
 
     // Without an IOMMU vfio-pci does not take them.
-    let bound = if config.iommu { config.nics.len() } else { 0 };
+    let bound = if config.iommu && config.driver == NicDriver::Vfio { config.nics.len() } else { 0 };
+    let network: &[&str] = if config.driver == NicDriver::Kernel { &modules::NETWORK } else { &[] };
+    let virtio: Vec<&str> = modules::VIRTIO.iter().chain(network).copied().collect();
     let addresses: Vec<String> = (0..bound).map(|index| command_line::address(index, config.bridge)).collect();
     let initramfs = Unnamed::new()?;
     Contents {
         busybox: &busybox.path,
         vfio: &modules::find(&kernel.modules, &modules::VFIO, &busybox.path)?,
-        virtio: &modules::find(&kernel.modules, &modules::VIRTIO, &busybox.path)?,
+        virtio: &modules::find(&kernel.modules, &virtio, &busybox.path)?,
         nics: &addresses,
         stdin,
     }
@@ -84,6 +89,7 @@ pub(crate) fn run(config: VmConfig, streams: &mut Streams<'_>, stop: &AtomicBool
         icount: config.icount,
         stdin,
         iommu: config.iommu,
+        cpu: config.cpu.as_deref(),
         bridge: config.bridge,
         nics: &nics,
     }

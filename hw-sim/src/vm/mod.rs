@@ -61,7 +61,18 @@ use crate::install::InstallError;
 use crate::rig::{Model, RigError, VirtioOptions};
 use crate::wire::{WireConfig, WireError};
 
-/// A NIC of the guest, behind its IOMMU and bound to vfio-pci.
+/// Which driver of the guest has its NICs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NicDriver {
+    /// vfio-pci, for a driver in user space.
+    #[default]
+    Vfio,
+    /// The kernel's own, for its own network: interfaces eth0, eth1 and so on, without addresses and down. Debian's cloud kernels have a driver for
+    /// virtio-net alone.
+    Kernel,
+}
+
+/// A NIC of the guest, behind its IOMMU and bound to vfio-pci unless the [driver](VmConfig::driver) is another.
 #[derive(Debug)]
 pub struct VmNic {
     /// The model.
@@ -95,6 +106,10 @@ pub struct VmConfig {
     pub kernel: Kernel,
     /// Whether there is an IOMMU; true unless set. Without one the NICs are left without a driver.
     pub iommu: bool,
+    /// Whose the NICs are.
+    pub driver: NicDriver,
+    /// Features of the processor, in QEMU's words, behind `max`: `-erms,-fsrm`; none unless set.
+    pub cpu: Option<String>,
     /// The NICs are behind one conventional PCI bridge, at 0000:01:02.0 and so on: the IOMMU cannot tell them apart, so they are one group.
     pub bridge: bool,
     /// The guest's clock counts instructions: time differences in it are instruction counts, the same on every run.
@@ -119,6 +134,8 @@ impl VmConfig {
             nics: Vec::new(),
             kernel: Kernel::default(),
             iommu: true,
+            driver: NicDriver::default(),
+            cpu: None,
             bridge: false,
             icount: false,
             memory_mib: 512,
@@ -209,6 +226,9 @@ pub enum VmError {
         /// the kernel's console
         console: String,
     },
+    /// QEMU's list of features has another form.
+    #[error("{0:?} are no features of a processor: give them as QEMU does, with + or - in front and commas between, as -erms,-fsrm")]
+    Cpu(String),
     /// It took too long.
     #[error("the guest was ended after {seconds} s, {doing}: give it more time if it needs that. Its kernel's last words:\n{console}")]
     Timeout {

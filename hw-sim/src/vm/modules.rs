@@ -10,6 +10,8 @@ pub(crate) const VFIO: [&str; 6] = ["irqbypass", "vfio", "vfio_virqfd", "vfio_io
 /// The disk and the port for standard input.
 pub(crate) const VIRTIO: [&str; 7] =
     ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "virtio_console"];
+/// The kernel's own drivers of the NICs, each after what it needs.
+pub(crate) const NETWORK: [&str; 5] = ["failover", "net_failover", "virtio_net", "e1000", "e1000e"];
 
 /// The endings of modules' files, and the program that decompresses them.
 const ENDINGS: [(&str, &str); 4] = [(".ko", ""), (".ko.xz", "xz"), (".ko.gz", "gzip"), (".ko.zst", "zstd")];
