@@ -47,6 +47,8 @@ for nic in $NICS; do
     device=/sys/bus/pci/devices/$nic
     [ -e "$device" ] || fail "there is no NIC at $nic"
     echo vfio-pci >"$device/driver_override"
+    # A kernel with virtio_pci built in (Debian's cloud kernel 6.12) has given a virtio card to it already.
+    [ ! -e "$device/driver/unbind" ] || echo "$nic" >"$device/driver/unbind"
     echo "$nic" >/sys/bus/pci/drivers_probe
     [ -e "/sys/bus/pci/drivers/vfio-pci/$nic" ] || fail "vfio-pci does not take the NIC at $nic; the kernel's console may say why"
 done
