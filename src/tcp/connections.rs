@@ -94,47 +94,67 @@ impl Connections {
         }
     }
 
-    /// Takes a frame.
-    pub fn receive(&mut self, frame: &[u8], checked: RxFlags, now: Duration) {
+    /// Takes a frame. Whether it was for a connection, or could have been, so that nobody else wants it.
+    pub fn receive(&mut self, frame: &[u8], checked: RxFlags, now: Duration) -> bool {
         for resolving in &mut self.resolving {
             resolving.resolution.receive(frame);
+        }
+        // Whoever has a connection was found to be a station when it was opened.
+        if let Some((peer, segment)) = inbound::parse_usual(&self.interface, frame, checked) {
+            let ends = Ends { peer: (peer, segment.header.source_port).into(), local_port: segment.header.destination_port };
+            if self.receive_connected(ends, &segment, now) {
+                self.report.segments += 1;
+                return true;
+            }
         }
         match inbound::parse(&self.interface, frame, checked) {
             Some(Arrival::Segment { station, peer, segment }) => {
                 self.report.segments += 1;
                 let ends = Ends { peer: SocketAddr::new(peer, segment.header.source_port), local_port: segment.header.destination_port };
                 self.receive_segment(station, ends, &segment, now);
+                true
             }
             Some(Arrival::TooBig { peer, local_port, seq, mtu }) => {
-                let Some(name) = self.table.find(Ends { peer, local_port }) else { return };
-                let Some(link) = self.table.get_mut(name) else { return };
+                let Some(name) = self.table.find(Ends { peer, local_port }) else { return true };
+                let Some(link) = self.table.get_mut(name) else { return true };
                 let headers = if peer.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
                 if link.engine.is_under_way(seq) {
                     link.engine.set_path_mtu(mtu.saturating_sub(headers), now);
                     self.wake(name);
                 }
+                true
             }
-            None => {}
+            None => false,
         }
     }
 
+    /// Takes a segment for a connection that there is. Whether there is one.
+    fn receive_connected(&mut self, ends: Ends, segment: &Segment<'_>, now: Duration) -> bool {
+        let Some(name) = self.table.find(ends) else { return false };
+        let Some(link) = self.table.get_mut(name) else { return false };
+        if link.engine.may_be_replaced_by(segment) {
+            self.remove(name);
+            return false;
+        }
+        self.report.received += segment.payload.len() as u64;
+        let events = link.engine.receive(segment, now);
+        let (news, opened) = (!events.is_empty() && !link.told, events.contains(Events::ESTABLISHED) && link.in_backlog);
+        // Of the segments that come together only the first gets further.
+        if !std::mem::replace(&mut link.queued, true) {
+            self.ready.push_back(name);
+        }
+        if opened {
+            self.established(name, ends.local_port);
+        }
+        if news {
+            self.tell(name);
+        }
+        true
+    }
+
     fn receive_segment(&mut self, station: MacAddress, ends: Ends, segment: &Segment<'_>, now: Duration) {
-        if let Some(name) = self.table.find(ends)
-            && let Some(link) = self.table.get_mut(name)
-        {
-            if link.engine.may_be_replaced_by(segment) {
-                self.remove(name);
-            } else {
-                self.report.received += segment.payload.len() as u64;
-                let events = link.engine.receive(segment, now);
-                if events.contains(Events::ESTABLISHED) && link.in_backlog {
-                    self.established(name, ends.local_port);
-                }
-                if !events.is_empty() {
-                    self.tell(name);
-                }
-                return self.wake(name);
-            }
+        if self.receive_connected(ends, segment, now) {
+            return;
         }
         let opens = segment.header.flags & (Flags::SYN | Flags::ACK | Flags::RST) == Flags::SYN;
         let Ok(path) = Path::new(&self.interface, station, ends.peer.ip()) else { return };
