@@ -59,6 +59,8 @@ pub(super) struct Connections {
     /// What the program has not been told yet.
     pub events: VecDeque<Event>,
     pub replies: VecDeque<(Path, TcpHeader)>,
+    /// The latest of some ACKs that one connection expects and that came together: it says what the others say, which are not looked at.
+    latest: Option<(Name, Ends, TcpHeader)>,
     pub resolving: Vec<Resolving>,
     pub report: StackReport,
     isn: IsnGenerator,
@@ -85,6 +87,7 @@ impl Connections {
             alarms,
             events,
             replies,
+            latest: None,
             resolving,
             report,
             isn,
@@ -102,11 +105,12 @@ impl Connections {
         // Whoever has a connection was found to be a station when it was opened.
         if let Some((peer, segment)) = inbound::parse_usual(&self.interface, frame, checked) {
             let ends = Ends { peer: (peer, segment.header.source_port).into(), local_port: segment.header.destination_port };
-            if self.receive_connected(ends, &segment, now) {
+            if self.receive_latest(ends, &segment, now) || self.receive_connected(ends, &segment, now) {
                 self.report.segments += 1;
                 return true;
             }
         }
+        self.flush(now);
         match inbound::parse(&self.interface, frame, checked) {
             Some(Arrival::Segment { station, peer, segment }) => {
                 self.report.segments += 1;
@@ -125,6 +129,37 @@ impl Connections {
                 true
             }
             None => false,
+        }
+    }
+
+    /// Keeps an ACK that its connection expects until something else arrives, or the [last](Self::flush) of what came together. Whether it was one.
+    #[inline]
+    fn receive_latest(&mut self, ends: Ends, segment: &Segment<'_>, now: Duration) -> bool {
+        let header = segment.header;
+        if let Some((name, known, latest)) = &mut self.latest {
+            let later = match (header.options.timestamps, latest.options.timestamps) {
+                (Some(stamps), Some(before)) => stamps.value.wrapping_sub(before.value) as i32 >= 0,
+                _ => true,
+            };
+            let goes_on = *known == ends && header.ack.since(latest.ack) > 0 && later;
+            if goes_on && self.table.get(*name).is_some_and(|link| link.engine.expects(segment)) {
+                *latest = header;
+                return true;
+            }
+            self.flush(now);
+        }
+        let Some(name) = self.table.find(ends) else { return false };
+        let expected = self.table.get(name).is_some_and(|link| link.engine.expects(segment));
+        if expected {
+            self.latest = Some((name, ends, header));
+        }
+        expected
+    }
+
+    /// All that came together is here: what was kept of it is taken.
+    pub fn flush(&mut self, now: Duration) {
+        if let Some((_, ends, header)) = self.latest.take() {
+            self.receive_connected(ends, &Segment { header, payload: &[] }, now);
         }
     }
 

@@ -84,7 +84,7 @@ impl Connection {
         self.window_end = 1 + u64::from(self.config.window.min(65535));
     }
 
-    fn receive_synchronized(&mut self, segment: &Segment<'_>, now: Nanos) -> Events {
+    pub(super) fn receive_synchronized(&mut self, segment: &Segment<'_>, now: Nanos) -> Events {
         let header = &segment.header;
         let flags = header.flags;
         let expected = self.receive_next();
