@@ -7,11 +7,13 @@
 //! The device is [`IdleDevice`] or [`IdleVirtio`]: registers and rings in ordinary memory. Each case runs twice, short and long, and the difference is divided
 //! by the frames, so that start-up does not count. Only what runs inside `measured` counts; the device completes outside.
 
+mod counting;
+
 use std::hint::black_box;
 use std::os::fd::AsFd;
-use std::process::Command;
 use std::time::Duration;
 
+use counting::{count, measured};
 use e1000::{E1000, E1000Config};
 use hal::{Burst, Nic, Offload, OffloadFlags, Pool, PoolConfig, RxBurst};
 use hw_sim::model::e1000::{E1000Model, Received};
@@ -74,14 +76,12 @@ const CASES: [Case; 13] = [
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [child, name, bursts] = arguments.as_slice()
-        && child == "--child"
-    {
+    if let Some((name, bursts)) = counting::child(&arguments) {
         let case = CASES.iter().find(|case| case.name == name).expect("a case");
-        return (case.run)(bursts.parse().expect("a number of bursts"));
+        return (case.run)(bursts);
     }
     let json = arguments.iter().any(|argument| argument == "--json");
-    let valgrind = hw_sim::install::tool("valgrind", "valgrind").unwrap_or_else(|error| panic!("{error}"));
+    let valgrind = counting::valgrind();
     let mut missed = false;
     if !json {
         println!("{:<44} {:>12} {:>8} {:>14}", "instructions a frame, bursts of 32", "pagewire", "target", "DPDK testpmd");
@@ -102,27 +102,6 @@ fn main() {
         println!("{}", serde_json::Value::Object(figures));
     }
     assert!(!missed, "a target was missed");
-}
-
-/// Instructions inside `measured` in a run of so many bursts.
-fn count(valgrind: &std::path::Path, case: &str, bursts: usize) -> u64 {
-    let output = Command::new(valgrind)
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no", "--toggle-collect=*measured*"])
-        // What the model does when one of its registers is written is not the driver's.
-        .arg("--toggle-collect=*e1000::device::Io*write*")
-        .arg(std::env::current_exe().expect("this program has a path"))
-        .args(["--child", case, &bursts.to_string()])
-        .output()
-        .expect("valgrind runs");
-    let text = String::from_utf8_lossy(&output.stderr);
-    let collected = text.lines().find_map(|line| line.split("Collected :").nth(1)).and_then(|figure| figure.trim().parse().ok());
-    collected.unwrap_or_else(|| panic!("valgrind did not count: {text}"))
-}
-
-/// What is counted: nothing is inlined into it or it into anything, so that it has a symbol.
-#[inline(never)]
-fn measured(work: &mut dyn FnMut()) {
-    work();
 }
 
 /// A device that does nothing, and its driver.
@@ -287,7 +266,7 @@ fn bench_tx(bursts: usize, rest: &[u32]) {
 }
 
 /// What `pagewire bench forward` does in one turn: receive a burst, send it on, give the queue buffers, reap. On the model, since the idle device
-/// receives nothing; without its two doorbells a burst, see [`count`].
+/// receives nothing; without its two doorbells a burst, see [`counting`].
 fn forward(bursts: usize) {
     let model = E1000Model::new("52:54:00:00:00:01".parse().expect("an address"));
     let mut nic = E1000::start(model.device(), E1000Config::default()).expect("it starts");

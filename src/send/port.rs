@@ -136,11 +136,15 @@ impl Port {
     /// # Errors
     /// What the NIC says.
     pub fn service(&mut self, mut look: impl FnMut(&[u8])) -> Result<usize, NicError> {
-        self.service_with(|packet, _| look(packet))
+        self.service_with(|packet, _| {
+            look(packet);
+            false
+        })
     }
 
-    /// As [`service`](Self::service), and tells what the NIC found out about each packet.
-    pub(crate) fn service_with(&mut self, mut look: impl FnMut(&[u8], RxFlags)) -> Result<usize, NicError> {
+    /// As [`service`](Self::service), and tells what the NIC found out about each packet. What `look` says that it has taken is not looked at for a
+    /// question to answer.
+    pub(crate) fn service_with(&mut self, mut look: impl FnMut(&[u8], RxFlags) -> bool) -> Result<usize, NicError> {
         let count = self.nic.rx(0).receive(&mut self.arrived, RECEIVE_LIMIT)?;
         if count == 0 {
             // Packets that the queue dropped itself have used buffers, too.
@@ -159,7 +163,9 @@ impl Port {
             }
             self.packet.resize(packet.bytes as usize, 0);
             packet.copy_to(&mut self.packet);
-            look(&self.packet, packet.flags);
+            if look(&self.packet, packet.flags) {
+                continue;
+            }
             self.reply.clear();
             if respond(&self.interface, &self.packet, &mut self.reply).is_some() {
                 push_copied(&mut own, &mut self.pool, &self.reply, offload);

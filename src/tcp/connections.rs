@@ -59,6 +59,8 @@ pub(super) struct Connections {
     /// What the program has not been told yet.
     pub events: VecDeque<Event>,
     pub replies: VecDeque<(Path, TcpHeader)>,
+    /// The latest of some ACKs that one connection expects and that came together: it says what the others say, which are not looked at.
+    latest: Option<(Name, Ends, TcpHeader)>,
     pub resolving: Vec<Resolving>,
     pub report: StackReport,
     isn: IsnGenerator,
@@ -85,6 +87,7 @@ impl Connections {
             alarms,
             events,
             replies,
+            latest: None,
             resolving,
             report,
             isn,
@@ -94,53 +97,106 @@ impl Connections {
         }
     }
 
-    /// Takes a frame.
-    pub fn receive(&mut self, frame: &[u8], checked: RxFlags, now: Duration) {
+    /// Takes a frame. Whether it was for a connection, or could have been, so that nobody else wants it.
+    pub fn receive(&mut self, frame: &[u8], checked: RxFlags, now: Duration) -> bool {
         for resolving in &mut self.resolving {
             resolving.resolution.receive(frame);
         }
+        // Whoever has a connection was found to be a station when it was opened.
+        if let Some((peer, segment)) = inbound::parse_usual(&self.interface, frame, checked) {
+            let ends = Ends { peer: (peer, segment.header.source_port).into(), local_port: segment.header.destination_port };
+            if self.receive_latest(ends, &segment, now) || self.receive_connected(ends, &segment, now) {
+                self.report.segments += 1;
+                return true;
+            }
+        }
+        self.flush(now);
         match inbound::parse(&self.interface, frame, checked) {
             Some(Arrival::Segment { station, peer, segment }) => {
                 self.report.segments += 1;
                 let ends = Ends { peer: SocketAddr::new(peer, segment.header.source_port), local_port: segment.header.destination_port };
                 self.receive_segment(station, ends, &segment, now);
+                true
             }
             Some(Arrival::TooBig { peer, local_port, seq, mtu }) => {
-                let Some(name) = self.table.find(Ends { peer, local_port }) else { return };
-                let Some(link) = self.table.get_mut(name) else { return };
+                let Some(name) = self.table.find(Ends { peer, local_port }) else { return true };
+                let Some(link) = self.table.get_mut(name) else { return true };
                 let headers = if peer.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
                 if link.engine.is_under_way(seq) {
                     link.engine.set_path_mtu(mtu.saturating_sub(headers), now);
                     self.wake(name);
                 }
+                true
             }
-            None => {}
+            None => false,
         }
     }
 
-    fn receive_segment(&mut self, station: MacAddress, ends: Ends, segment: &Segment<'_>, now: Duration) {
-        if let Some(name) = self.table.find(ends)
-            && let Some(link) = self.table.get_mut(name)
-        {
-            if link.engine.is_closed() {
-                // The program has not taken note of its end yet: for the peer there is no connection any more.
-                if let (Some(path), true) = (&link.path, self.replies.len() < MOST_REPLIES) {
-                    self.replies.extend(refuse(segment).map(|header| (path.clone(), header)));
-                }
-                return;
-            } else if link.engine.may_be_replaced_by(segment) {
-                self.remove(name);
-            } else {
-                self.report.received += segment.payload.len() as u64;
-                let events = link.engine.receive(segment, now);
-                if events.contains(Events::ESTABLISHED) && link.in_backlog {
-                    self.established(name, ends.local_port);
-                }
-                if !events.is_empty() {
-                    self.tell(name);
-                }
-                return self.wake(name);
+    /// Keeps an ACK that its connection expects until something else arrives, or the [last](Self::flush) of what came together. Whether it was one.
+    #[inline]
+    fn receive_latest(&mut self, ends: Ends, segment: &Segment<'_>, now: Duration) -> bool {
+        let header = segment.header;
+        if let Some((name, known, latest)) = &mut self.latest {
+            let later = match (header.options.timestamps, latest.options.timestamps) {
+                (Some(stamps), Some(before)) => stamps.value.wrapping_sub(before.value) as i32 >= 0,
+                _ => true,
+            };
+            let goes_on = *known == ends && header.ack.since(latest.ack) > 0 && later;
+            if goes_on && self.table.get(*name).is_some_and(|link| link.engine.expects(segment)) {
+                *latest = header;
+                return true;
             }
+            self.flush(now);
+        }
+        let Some(name) = self.table.find(ends) else { return false };
+        let expected = self.table.get(name).is_some_and(|link| link.engine.expects(segment));
+        if expected {
+            self.latest = Some((name, ends, header));
+        }
+        expected
+    }
+
+    /// All that came together is here: what was kept of it is taken.
+    pub fn flush(&mut self, now: Duration) {
+        if let Some((_, ends, header)) = self.latest.take() {
+            self.receive_connected(ends, &Segment { header, payload: &[] }, now);
+        }
+    }
+
+    /// Takes a segment for a connection that there is. Whether there is one.
+    fn receive_connected(&mut self, ends: Ends, segment: &Segment<'_>, now: Duration) -> bool {
+        let Some(name) = self.table.find(ends) else { return false };
+        let Some(link) = self.table.get_mut(name) else { return false };
+        if link.engine.is_closed() {
+            // The program has not taken note of its end yet: for the peer there is no connection any more.
+            if let (Some(path), true) = (&link.path, self.replies.len() < MOST_REPLIES) {
+                self.replies.extend(refuse(segment).map(|header| (path.clone(), header)));
+            }
+            return true;
+        }
+        if link.engine.may_be_replaced_by(segment) {
+            self.remove(name);
+            return false;
+        }
+        self.report.received += segment.payload.len() as u64;
+        let events = link.engine.receive(segment, now);
+        let (news, opened) = (!events.is_empty() && !link.told, events.contains(Events::ESTABLISHED) && link.in_backlog);
+        // Of the segments that come together only the first gets further.
+        if !std::mem::replace(&mut link.queued, true) {
+            self.ready.push_back(name);
+        }
+        if opened {
+            self.established(name, ends.local_port);
+        }
+        if news {
+            self.tell(name);
+        }
+        true
+    }
+
+    fn receive_segment(&mut self, station: MacAddress, ends: Ends, segment: &Segment<'_>, now: Duration) {
+        if self.receive_connected(ends, segment, now) {
+            return;
         }
         let opens = segment.header.flags & (Flags::SYN | Flags::ACK | Flags::RST) == Flags::SYN;
         let Ok(path) = Path::new(&self.interface, station, ends.peer.ip()) else { return };

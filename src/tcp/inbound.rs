@@ -1,6 +1,6 @@
 //! What arrives: TCP segments for this station, and routers' complaints about packets that are too large.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use hal::MacAddress;
 use hal::receive::RxFlags;
@@ -29,6 +29,31 @@ const PACKET_TOO_BIG: u8 = 2;
 const ICMP_HEADER: usize = 8;
 /// The least that a router tells of the packet: ports and sequence number.
 const QUOTED: usize = 8;
+
+/// Reads a frame without a tag, if it is what nearly all are that come for connections: a whole IPv4 packet without options, for this station,
+/// whose checksums the NIC has found right. Returns the sender's address, which nobody has looked at, and the segment. `None` for everything
+/// else: then [`parse`] says what it is.
+#[inline]
+pub(super) fn parse_usual<'p>(interface: &Interface, frame: &'p [u8], checked: RxFlags) -> Option<(Ipv4Addr, Segment<'p>)> {
+    const HEADERS: usize = ETHERNET_HEADER_LEN + IPV4_HEADER_LEN;
+    /// Type 0x0800, version 4 with 5 words of header.
+    const USUAL: [u8; 3] = [0x08, 0x00, 0x45];
+    let IpAddr::V4(own) = interface.address().address() else { return None };
+    let head: &[u8; HEADERS] = frame.first_chunk()?;
+    let usual = checked.contains(RxFlags::IPV4_CHECKSUM_GOOD.union(RxFlags::L4_CHECKSUM_GOOD))
+        && head[..6] == interface.mac().0
+        && head[12..15] == USUAL
+        // No fragment: neither more of them nor an offset.
+        && u16::from_be_bytes([head[20], head[21]]) & 0x3fff == 0
+        && head[23] == u8::from(IpProtocol::Tcp)
+        && head[30..] == own.octets();
+    if !usual {
+        return None;
+    }
+    let end = ETHERNET_HEADER_LEN + usize::from(u16::from_be_bytes([head[16], head[17]]));
+    let segment = Segment::parse(frame.get(HEADERS..end)?).ok()?;
+    Some((Ipv4Addr::new(head[26], head[27], head[28], head[29]), segment))
+}
 
 /// Reads a frame without a tag. `None` for everything else than an [`Arrival`] for this station: fragments, wrong lengths, and wrong checksums
 /// as far as `checked` does not say that they are right.
@@ -110,8 +135,6 @@ fn too_big(own: IpAddr, quoted: &[u8], mtu: u16) -> Option<Arrival<'static>> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use etherparse::PacketBuilder;
     use proptest::prelude::*;
 
@@ -167,6 +190,28 @@ mod tests {
     }
 
     #[test]
+    fn the_usual_way_reads_what_the_general_one_reads() {
+        let whole = tcp_v4(b"abc");
+        let good = RxFlags::IPV4_CHECKSUM_GOOD | RxFlags::L4_CHECKSUM_GOOD;
+        let (peer, segment) = parse_usual(&v4(), &whole, good).expect("a usual frame");
+        assert_eq!(parse(&v4(), &whole, good), Some(Arrival::Segment { station: PEER, peer: peer.into(), segment }));
+        assert_eq!(segment.payload, b"abc");
+        for checked in [RxFlags::empty(), RxFlags::IPV4_CHECKSUM_GOOD, RxFlags::L4_CHECKSUM_GOOD] {
+            assert_eq!(parse_usual(&v4(), &whole, checked), None, "what the NIC has not checked");
+        }
+        assert_eq!(parse_usual(&v6(), &tcp_v6(b"abc"), good), None);
+        // Another station, type, header length, fragment, protocol, address; lengths behind the frame's end, and before the header's.
+        for (at, value) in [(5, 0xff), (12, 0x86), (14, 0x46), (20, 0x20), (21, 1), (23, 17), (33, 99), (16, 0xff), (17, 19), (17, 39)] {
+            let mut other = whole.clone();
+            other[at] = value;
+            assert_eq!(parse_usual(&v4(), &other, good), None, "byte {at}");
+        }
+        for len in 0..14 + 43 {
+            assert_eq!(parse_usual(&v4(), &whole[..len], good), None, "{len} bytes");
+        }
+    }
+
+    #[test]
     fn what_is_not_for_this_station_is_not_taken() {
         let frame = tcp_v4(b"abc");
         for (at, value) in [(5, 0xff), (14 + 19, 99), (14 + 6, 0x20), (14 + 9, 17), (12, 0x86)] {
@@ -216,7 +261,13 @@ mod tests {
                     *place = *value;
                 }
                 for flags in [RxFlags::empty(), RxFlags::all()] {
-                    let _ = parse(&interface, &frame, flags);
+                    let general = parse(&interface, &frame, flags);
+                    if let Some((from, read)) = parse_usual(&interface, &frame, flags)
+                        && let Some(arrival) = general
+                    {
+                        let Arrival::Segment { peer, segment, .. } = arrival else { panic!("{arrival:?}") };
+                        prop_assert_eq!((IpAddr::V4(from), read), (peer, segment));
+                    }
                 }
             }
         }

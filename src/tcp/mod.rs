@@ -74,6 +74,7 @@ mod frame;
 mod held;
 mod inbound;
 mod link;
+mod nanos;
 mod pacing;
 mod rack;
 mod receive_buffer;

@@ -1,7 +1,6 @@
 //! Losses told by time: RACK (RFC 8985 6).
 
-use std::time::Duration;
-
+use super::nanos::Nanos;
 use super::scoreboard::{Record, Scoreboard, Verdict};
 
 /// Bytes reported as arrived that stand for DupThresh, in segments (RFC 8985 6.2 step 4).
@@ -12,9 +11,9 @@ const PERSISTENCE: u8 = 16;
 /// What is known from the segment that was sent last of those that have arrived.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rack {
-    sent_at: Duration,
+    sent_at: Nanos,
     end: u64,
-    rtt: Duration,
+    rtt: Nanos,
     /// Where the furthest byte that has arrived ends.
     forward: u64,
     reordering: bool,
@@ -27,9 +26,9 @@ pub(super) struct Rack {
 
 /// What is needed beside the records to tell what is lost.
 pub(super) struct Circumstances {
-    pub now: Duration,
-    pub smoothed: Duration,
-    pub minimum: Duration,
+    pub now: Nanos,
+    pub smoothed: Nanos,
+    pub minimum: Nanos,
     pub mss: u64,
     pub recovering: bool,
 }
@@ -37,8 +36,8 @@ pub(super) struct Circumstances {
 impl Rack {
     /// A record has arrived (RFC 8985 6.2, steps 1 to 3). `echo_is_older` says that the ACK answers something that was sent before the
     /// record's retransmission.
-    pub fn arrived(&mut self, record: &Record, now: Duration, minimum: Duration, echo_is_older: bool) {
-        let rtt = now.saturating_sub(record.sent_at);
+    pub fn arrived(&mut self, record: &Record, now: Nanos, minimum: Nanos, echo_is_older: bool) {
+        let rtt = now.since(record.sent_at);
         if !(record.resent && (echo_is_older || rtt < minimum)) && (record.sent_at, record.end) > (self.sent_at, self.end) {
             (self.sent_at, self.end, self.rtt) = (record.sent_at, record.end, rtt);
         }
@@ -68,9 +67,9 @@ impl Rack {
     }
 
     /// Marks what is lost (RFC 8985 6.2 step 5). Returns when to ask again, at the latest.
-    pub fn detect(&self, scoreboard: &mut Scoreboard, about: &Circumstances) -> Option<Duration> {
+    pub fn detect(&self, scoreboard: &mut Scoreboard, about: &Circumstances) -> Option<Nanos> {
         let window = self.window(scoreboard.sacked(), about);
-        let mut again: Option<Duration> = None;
+        let mut again: Option<Nanos> = None;
         scoreboard.lose(|record| {
             if (record.sent_at, record.end) >= (self.sent_at, self.end) {
                 return Verdict::Later;
@@ -86,13 +85,13 @@ impl Rack {
     }
 
     /// For how long a segment may be late.
-    fn window(&self, sacked: u64, about: &Circumstances) -> Duration {
+    fn window(&self, sacked: u64, about: &Circumstances) -> Nanos {
         if !self.reordering && (about.recovering || sacked >= DUPLICATES * about.mss) {
-            return Duration::ZERO;
+            return Nanos::ZERO;
         }
-        if about.minimum == Duration::MAX {
-            return Duration::ZERO;
+        if about.minimum == Nanos::MAX {
+            return Nanos::ZERO;
         }
-        (about.minimum / 4).saturating_mul(u32::from(self.factor) + 1).min(about.smoothed)
+        (about.minimum / 4 * (u64::from(self.factor) + 1)).min(about.smoothed)
     }
 }

@@ -11,19 +11,45 @@ const MAX_RANGES: usize = 16;
 /// The memory that an empty buffer keeps.
 const KEPT: usize = 1024;
 
-/// The bytes between what was read and what the window allows, by position.
+/// The bytes between what was read and what the window allows, by position. Memory is taken for bytes that arrived only, not for what is missing
+/// between them: a peer cannot have a window's worth of it for one segment at the window's end.
 #[derive(Clone)]
 pub(super) struct ReceiveBuffer {
-    /// From the first unread byte to the furthest that arrived; what is between ranges is zero.
+    /// What is unread before `next`.
     bytes: VecDeque<u8>,
     /// Everything before has arrived.
     next: u64,
-    /// The unread bytes before `next`.
-    ready: usize,
-    /// What has arrived out of order; the latest first (RFC 2018 4).
-    ranges: Vec<Range<u64>>,
+    /// What has arrived out of order, in chunks that do not touch; the latest first (RFC 2018 4).
+    chunks: Vec<Chunk>,
     /// What the last segment brought that had arrived already (RFC 2883).
     duplicate: Option<Range<u64>>,
+}
+
+/// Bytes out of order, from a position on.
+#[derive(Clone)]
+struct Chunk {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Chunk {
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+
+    fn range(&self) -> Range<u64> {
+        self.start..self.end()
+    }
+
+    fn touches(&self, range: &Range<u64>) -> bool {
+        self.start <= range.end && range.start <= self.end()
+    }
+
+    /// Goes on with `bytes`, the first of which is at `start`, at the end of the chunk or before; those that it has are skipped.
+    fn append(&mut self, start: u64, bytes: &[u8]) {
+        let known = (self.end() - start) as usize;
+        self.bytes.extend_from_slice(bytes.get(known..).unwrap_or_default());
+    }
 }
 
 /// What became of the bytes of a segment.
@@ -37,7 +63,7 @@ pub(super) struct Inserted {
 
 impl ReceiveBuffer {
     pub fn new() -> Self {
-        Self { bytes: VecDeque::new(), next: 0, ready: 0, ranges: Vec::new(), duplicate: None }
+        Self { bytes: VecDeque::new(), next: 0, chunks: Vec::new(), duplicate: None }
     }
 
     /// The position that is expected next, without a FIN.
@@ -54,18 +80,19 @@ impl ReceiveBuffer {
     /// How many bytes can be read.
     #[inline]
     pub fn ready(&self) -> usize {
-        self.ready
+        self.bytes.len()
     }
 
     /// Whether there is something to report in a SACK option.
     #[inline]
     pub fn wants_sack(&self) -> bool {
-        !self.ranges.is_empty() || self.duplicate.is_some()
+        !self.chunks.is_empty() || self.duplicate.is_some()
     }
 
     /// The bytes of the heap that it holds.
     pub fn heap_bytes(&self) -> usize {
-        self.bytes.capacity() + self.ranges.capacity() * size_of::<Range<u64>>()
+        let chunks: usize = self.chunks.iter().map(|chunk| chunk.bytes.capacity()).sum();
+        self.bytes.capacity() + self.chunks.capacity() * size_of::<Chunk>() + chunks
     }
 
     /// Takes the bytes from position `start` on. The caller has cut off what is behind the window.
@@ -74,9 +101,8 @@ impl ReceiveBuffer {
         if payload.is_empty() {
             return Inserted { in_order: 0, irregular: false };
         }
-        if start == self.next && self.ranges.is_empty() {
+        if start == self.next && self.chunks.is_empty() {
             self.bytes.extend(payload);
-            self.ready += payload.len();
             self.next = end;
             return Inserted { in_order: payload.len() as u64, irregular: false };
         }
@@ -85,30 +111,29 @@ impl ReceiveBuffer {
             return Inserted { in_order: 0, irregular: true };
         }
         let fresh = start.max(self.next);
-        if !self.add_range(fresh..end) {
+        if !self.add(fresh, &payload[(fresh - start) as usize..]) {
             return Inserted { in_order: 0, irregular: true };
         }
-        self.copy_in(fresh, &payload[(fresh - start) as usize..]);
         let before = self.next;
-        if let Some(index) = self.ranges.iter().position(|range| range.start == before) {
-            self.next = self.ranges.remove(index).end;
-            self.ready += (self.next - before) as usize;
+        if let Some(index) = self.chunks.iter().position(|chunk| chunk.start == before) {
+            let chunk = self.chunks.remove(index);
+            self.next = chunk.end();
+            self.bytes.extend(&chunk.bytes);
         }
-        if self.ranges.is_empty() {
-            self.ranges = Vec::new();
+        if self.chunks.is_empty() {
+            self.chunks = Vec::new();
         }
         Inserted { in_order: self.next - before, irregular: true }
     }
 
     /// Moves the next bytes to `out`, as many as there are and fit, and returns how many that were.
     pub fn read(&mut self, out: &mut [u8]) -> usize {
-        let len = out.len().min(self.ready);
+        let len = out.len().min(self.bytes.len());
         let (front, back) = self.bytes.as_slices();
         let split = front.len().min(len);
         out[..split].copy_from_slice(&front[..split]);
         out[split..len].copy_from_slice(&back[..len - split]);
         self.bytes.drain(..len);
-        self.ready -= len;
         if self.bytes.is_empty() && self.bytes.capacity() > KEPT {
             self.bytes = VecDeque::new();
         }
@@ -119,7 +144,7 @@ impl ReceiveBuffer {
     /// duplicate is reported once.
     pub fn take_sack(&mut self, origin: Seq, most: usize) -> SackBlocks {
         let mut blocks = SackBlocks::default();
-        for range in self.duplicate.take().iter().chain(&self.ranges).take(most) {
+        for range in self.duplicate.take().into_iter().chain(self.ranges()).take(most) {
             blocks.push(origin + range.start, origin + range.end);
         }
         blocks
@@ -137,49 +162,40 @@ impl ReceiveBuffer {
         self.duplicate = if range.start < self.next {
             Some(range.start..range.end.min(self.next))
         } else {
-            let known = self.ranges.iter().find(|known| known.start < range.end && range.start < known.end);
+            let known = self.ranges().find(|known| known.start < range.end && range.start < known.end);
             known.map(|known| known.start.max(range.start)..known.end.min(range.end))
         };
     }
 
-    /// Adds a range, joined with those that it touches, in the first place. Returns whether there was room.
-    fn add_range(&mut self, mut range: Range<u64>) -> bool {
-        let touches = |known: &Range<u64>, range: &Range<u64>| known.start <= range.end && range.start <= known.end;
-        if self.ranges.len() >= MAX_RANGES && range.start != self.next && !self.ranges.iter().any(|known| touches(known, &range)) {
-            return false;
-        }
-        self.ranges.retain(|known| {
-            let joined = touches(known, &range);
-            if joined {
-                range = range.start.min(known.start)..range.end.max(known.end);
-            }
-            !joined
-        });
-        self.ranges.insert(0, range);
-        true
+    /// What has arrived out of order, the latest first.
+    fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        self.chunks.iter().map(Chunk::range)
     }
 
-    fn copy_in(&mut self, start: u64, payload: &[u8]) {
-        let at = self.ready + (start - self.next) as usize;
-        let end = at + payload.len();
-        if end > self.bytes.len() {
-            self.bytes.resize(end, 0);
+    /// Adds bytes from `start` on, joined with the chunks that they touch, in the first place. Returns whether there was room.
+    fn add(&mut self, start: u64, payload: &[u8]) -> bool {
+        let range = start..start + payload.len() as u64;
+        let touches = |chunk: &Chunk| chunk.touches(&range);
+        if self.chunks.len() >= MAX_RANGES && start != self.next && !self.chunks.iter().any(touches) {
+            return false;
         }
-        let (front, back) = self.bytes.as_mut_slices();
-        let split = front.len().clamp(at, end) - at;
-        if split > 0 {
-            front[at..at + split].copy_from_slice(&payload[..split]);
-        }
-        if split < payload.len() {
-            let from = at + split - front.len();
-            back[from..from + payload.len() - split].copy_from_slice(&payload[split..]);
-        }
+        let (mut joined, apart): (Vec<Chunk>, Vec<Chunk>) = std::mem::take(&mut self.chunks).into_iter().partition(touches);
+        joined.sort_by_key(|chunk| chunk.start);
+        let mut joined = joined.into_iter().peekable();
+        // What goes on where a chunk ends is added to it: most of what comes behind a loss does.
+        let mut chunk = joined.next_if(|chunk| chunk.start <= start).unwrap_or(Chunk { start, bytes: Vec::new() });
+        chunk.append(start, payload);
+        joined.for_each(|other| chunk.append(other.start, &other.bytes));
+        self.chunks.push(chunk);
+        self.chunks.extend(apart);
+        true
     }
 }
 
 impl fmt::Debug for ReceiveBuffer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { next, ready, ranges, duplicate, .. } = self;
+        let Self { next, duplicate, .. } = self;
+        let (ready, ranges) = (self.ready(), self.ranges().collect::<Vec<_>>());
         write!(out, "ReceiveBuffer {{ next: {next}, ready: {ready}, ranges: {ranges:?}, duplicate: {duplicate:?} }}")
     }
 }

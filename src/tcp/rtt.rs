@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::nanos::Nanos;
+
 /// The time-out before there is a sample (RFC 6298 2.1).
 pub const INITIAL_RTO: Duration = Duration::from_secs(1);
 /// The least time-out. RFC 6298 2.4 asks for 1 s and allows less; this is what Linux has, and delayed ACKs of 40 to 200 ms fit in.
@@ -9,60 +11,50 @@ pub const MIN_RTO: Duration = Duration::from_millis(200);
 /// The largest time-out (RFC 6298 2.5: at least 60 s).
 pub const MAX_RTO: Duration = Duration::from_secs(60);
 /// For how long a minimum counts: paths change.
-const MINIMUM_SPAN: Duration = Duration::from_secs(300);
+const MINIMUM_SPAN: Nanos = Nanos::from_secs(300);
+
+const SHORTEST: Nanos = Nanos::of(MIN_RTO);
+const LONGEST: Nanos = Nanos::of(MAX_RTO);
 
 /// What is known of the round-trip time of a connection.
-///
-/// Every ACK may bring a sample, so that it is counted in whole nanoseconds, and what is asked for is kept as it is asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Rtt {
-    smoothed: u64,
-    variation: u64,
-    smoothed_time: Duration,
+    smoothed: Nanos,
+    variation: Nanos,
     /// What the samples say, without back-off.
-    rto: Duration,
+    rto: Nanos,
     backoff: u8,
     /// The least sample since `minimum_since`, and of the span before.
-    minimum: [Duration; 2],
-    minimum_since: Duration,
-}
-
-/// A time of 60 s at most in nanoseconds.
-#[inline]
-fn nanoseconds(time: Duration) -> u64 {
-    time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos())
+    minimum: [Nanos; 2],
+    minimum_since: Nanos,
 }
 
 impl Rtt {
     pub fn new() -> Self {
         Self {
-            smoothed: 0,
-            variation: 0,
-            smoothed_time: Duration::ZERO,
-            rto: INITIAL_RTO,
+            smoothed: Nanos::ZERO,
+            variation: Nanos::ZERO,
+            rto: Nanos::of(INITIAL_RTO),
             backoff: 0,
-            minimum: [Duration::MAX; 2],
-            minimum_since: Duration::ZERO,
+            minimum: [Nanos::MAX; 2],
+            minimum_since: Nanos::ZERO,
         }
     }
 
     /// Takes a sample that no retransmission can have spoilt (Karn's rule), and ends the back-off.
-    pub fn sample(&mut self, sample: Duration, now: Duration) {
+    pub fn sample(&mut self, sample: Nanos, now: Nanos) {
         // A sample of 0, from a clock that did not move, would count as none.
-        let sample = sample.clamp(Duration::from_nanos(1), MAX_RTO);
-        let measured = nanoseconds(sample);
-        if self.smoothed == 0 {
-            (self.smoothed, self.variation) = (measured, measured / 2);
+        let sample = sample.clamp(Nanos(1), LONGEST);
+        if self.smoothed.is_zero() {
+            (self.smoothed, self.variation) = (sample, sample / 2);
         } else {
-            self.variation = (self.variation * 3 + self.smoothed.abs_diff(measured)) / 4;
-            self.smoothed = ((self.smoothed * 7 + measured) / 8).max(1);
+            self.variation = (self.variation * 3 + Nanos(self.smoothed.0.abs_diff(sample.0))) / 4;
+            self.smoothed = ((self.smoothed * 7 + sample) / 8).max(Nanos(1));
         }
-        self.smoothed_time = Duration::from_nanos(self.smoothed);
-        let rto = self.smoothed + (self.variation * 4).max(nanoseconds(MIN_RTO));
-        self.rto = Duration::from_nanos(rto.min(nanoseconds(MAX_RTO)));
+        self.rto = (self.smoothed + (self.variation * 4).max(SHORTEST)).min(LONGEST);
         self.backoff = 0;
-        if now.saturating_sub(self.minimum_since) > MINIMUM_SPAN {
-            self.minimum = [Duration::MAX, self.minimum[0]];
+        if now.since(self.minimum_since) > MINIMUM_SPAN {
+            self.minimum = [Nanos::MAX, self.minimum[0]];
             self.minimum_since = now;
         }
         self.minimum[0] = self.minimum[0].min(sample);
@@ -76,18 +68,15 @@ impl Rtt {
     /// Data is sent after a handshake whose SYN timed out: the time-out is 3 s at least, as long as there is no sample (RFC 6298 5.7).
     pub fn after_lost_syn(&mut self) {
         self.backoff = 0;
-        if self.smoothed == 0 {
-            self.rto = Duration::from_secs(3);
+        if self.smoothed.is_zero() {
+            self.rto = Nanos::from_secs(3);
         }
     }
 
     /// The time-out, with back-off, at most [`MAX_RTO`].
     #[inline]
-    pub fn rto(&self) -> Duration {
-        if self.backoff == 0 {
-            return self.rto;
-        }
-        self.rto.saturating_mul(1 << self.backoff).min(MAX_RTO)
+    pub fn rto(&self) -> Nanos {
+        (self.rto * (1 << self.backoff)).min(LONGEST)
     }
 
     /// Whether the time-out has doubled since the last sample.
@@ -98,12 +87,12 @@ impl Rtt {
 
     /// The smoothed round-trip time, if there was a sample.
     #[inline]
-    pub fn smoothed(&self) -> Option<Duration> {
-        (self.smoothed > 0).then_some(self.smoothed_time)
+    pub fn smoothed(&self) -> Option<Nanos> {
+        (!self.smoothed.is_zero()).then_some(self.smoothed)
     }
 
-    /// The least sample of the last 5 to 10 minutes, [`Duration::MAX`] without any.
-    pub fn minimum(&self) -> Duration {
+    /// The least sample of the last 5 to 10 minutes, [`Nanos::MAX`] without any.
+    pub fn minimum(&self) -> Nanos {
         self.minimum[0].min(self.minimum[1])
     }
 }
@@ -112,8 +101,8 @@ impl Rtt {
 mod tests {
     use super::*;
 
-    fn ms(milliseconds: u64) -> Duration {
-        Duration::from_millis(milliseconds)
+    fn ms(milliseconds: u64) -> Nanos {
+        Nanos::from_millis(milliseconds)
     }
 
     #[test]
@@ -131,39 +120,39 @@ mod tests {
     fn the_timeout_has_bounds_and_doubles_between_them() {
         let mut rtt = Rtt::new();
         for _ in 0..100 {
-            rtt.sample(Duration::from_micros(50), ms(0));
+            rtt.sample(Nanos(50_000), ms(0));
         }
-        assert_eq!(rtt.rto(), Duration::from_micros(200_050));
+        assert_eq!(rtt.rto(), Nanos(200_050_000));
         rtt.back_off();
         rtt.back_off();
-        assert_eq!(rtt.rto(), Duration::from_micros(800_200));
+        assert_eq!(rtt.rto(), Nanos(800_200_000));
         for _ in 0..200 {
             rtt.back_off();
         }
-        assert_eq!(rtt.rto(), MAX_RTO);
-        rtt.sample(Duration::from_micros(50), ms(0));
-        assert_eq!(rtt.rto(), Duration::from_micros(200_050));
-        rtt.sample(Duration::MAX, ms(0));
-        assert_eq!(rtt.rto(), MAX_RTO);
+        assert_eq!(rtt.rto().duration(), MAX_RTO);
+        rtt.sample(Nanos(50_000), ms(0));
+        assert_eq!(rtt.rto(), Nanos(200_050_000));
+        rtt.sample(Nanos::MAX, ms(0));
+        assert_eq!(rtt.rto().duration(), MAX_RTO);
     }
 
     #[test]
     fn a_minimum_is_forgotten_after_a_while() {
         let mut rtt = Rtt::new();
-        assert_eq!(rtt.minimum(), Duration::MAX);
+        assert_eq!(rtt.minimum(), Nanos::MAX);
         rtt.sample(ms(10), ms(0));
         for at in 1..=12 {
-            rtt.sample(ms(50), Duration::from_secs(60 * at));
+            rtt.sample(ms(50), Nanos::from_secs(60 * at));
         }
         assert_eq!(rtt.minimum(), ms(50));
-        rtt.sample(ms(30), Duration::from_secs(721));
+        rtt.sample(ms(30), Nanos::from_secs(721));
         assert_eq!(rtt.minimum(), ms(30));
     }
 
     #[test]
     fn a_sample_of_nothing_is_one() {
         let mut rtt = Rtt::new();
-        rtt.sample(Duration::ZERO, ms(0));
+        rtt.sample(Nanos::ZERO, ms(0));
         assert!(rtt.smoothed().is_some());
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::time::Duration;
+
+use super::nanos::Nanos;
 
 /// What is believed of a range of sent positions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,7 +22,7 @@ pub(super) struct Record {
     pub start: u64,
     pub end: u64,
     /// when, the last time
-    pub sent_at: Duration,
+    pub sent_at: Nanos,
     pub fate: Fate,
     /// whether it was sent more than once
     pub resent: bool,
@@ -99,7 +100,7 @@ impl Scoreboard {
     }
 
     /// Adds what is sent for the first time, behind all others.
-    pub fn push(&mut self, range: Range<u64>, now: Duration) {
+    pub fn push(&mut self, range: Range<u64>, now: Nanos) {
         debug_assert!(range.start < range.end && self.last().is_none_or(|last| last.end == range.start));
         self.in_flight += range.end - range.start;
         self.records.push_back(Record { start: range.start, end: range.end, sent_at: now, fate: Fate::InFlight, resent: false });
@@ -129,6 +130,31 @@ impl Scoreboard {
             self.records = VecDeque::new();
         }
         news
+    }
+
+    /// As [`acknowledge`](Self::acknowledge) where [nothing is known](Self::is_plain) but that it was sent once. Returns when the first of what has
+    /// arrived was sent, and the last record of it; `None` when there is nothing.
+    #[inline]
+    pub fn acknowledge_plain(&mut self, upto: u64) -> Option<(Nanos, Record)> {
+        let mut last = *self.records.front()?;
+        let first_sent = last.sent_at;
+        self.in_flight -= upto - last.start;
+        loop {
+            if last.end > upto {
+                self.records.front_mut()?.start = upto;
+                last.end = upto;
+                return Some((first_sent, last));
+            }
+            self.records.pop_front();
+            match self.records.front() {
+                Some(next) if next.start < upto => last = *next,
+                _ => break,
+            }
+        }
+        if self.records.is_empty() && self.records.capacity() > KEPT {
+            self.records = VecDeque::new();
+        }
+        Some((first_sent, last))
     }
 
     /// The part of `range` that was sent has arrived, out of order. As [`acknowledge`](Self::acknowledge).
@@ -243,7 +269,7 @@ impl Scoreboard {
     }
 
     /// `range`, which was sent before, is sent again. What of it had arrived stays so.
-    pub fn resend(&mut self, range: Range<u64>, now: Duration) {
+    pub fn resend(&mut self, range: Range<u64>, now: Nanos) {
         let mut index = self.records.partition_point(|record| record.end <= range.start);
         let from = index;
         while let Some(&record) = self.records.get(index) {

@@ -147,6 +147,7 @@ impl Stack {
         self.blocked &= completed == 0;
         let Self { port, connections, .. } = self;
         let arrived = port.service_with(|packet, flags| connections.receive(packet, flags, now))?;
+        connections.flush(now);
         self.leave_files()?;
         self.connections.ring(now);
         let resolving = self.resolve(now)?;

@@ -1,15 +1,33 @@
 //! All connections of a stack: found by addresses and ports, at a cost that does not depend on how many there are.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
 
 use super::link::Link;
 
 /// A connection, by the ends that are not the same for all: the peer, and the own port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ends {
     pub peer: SocketAddr,
     pub local_port: u16,
+}
+
+impl Hash for Ends {
+    /// Few and whole words, which the hasher takes fastest. It is keyed, so that peers cannot choose ends which fall together.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let ports = u64::from(self.peer.port()) << 16 | u64::from(self.local_port);
+        match self.peer.ip() {
+            IpAddr::V4(ip) => state.write_u64(u64::from(ip.to_bits()) << 32 | ports),
+            IpAddr::V6(ip) => {
+                let ip = ip.to_bits();
+                state.write_u64((ip >> 64) as u64);
+                state.write_u64(ip as u64);
+                state.write_u64(ports);
+            }
+        }
+    }
 }
 
 /// Names a connection, and no later one at the same place.
@@ -22,6 +40,8 @@ pub(super) struct Name {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     index: HashMap<Ends, u32>,
+    /// What was found last: segments of one connection mostly come together.
+    last: Option<(Ends, Name)>,
     slots: Vec<Slot>,
     free: Vec<u32>,
 }
@@ -40,9 +60,19 @@ impl Table {
     }
 
     /// The connection with these ends.
-    pub fn find(&self, ends: Ends) -> Option<Name> {
+    #[inline]
+    pub fn find(&mut self, ends: Ends) -> Option<Name> {
+        match self.last {
+            Some((last, name)) if last == ends => Some(name),
+            _ => self.look_up(ends),
+        }
+    }
+
+    fn look_up(&mut self, ends: Ends) -> Option<Name> {
         let place = *self.index.get(&ends)?;
-        Some(Name { place, generation: self.slots.get(place as usize)?.generation })
+        let name = Name { place, generation: self.slots.get(place as usize)?.generation };
+        self.last = Some((ends, name));
+        Some(name)
     }
 
     /// Adds a connection, whose ends no other one has.
@@ -63,15 +93,18 @@ impl Table {
         let slot = self.slots.get_mut(name.place as usize).filter(|slot| slot.generation == name.generation)?;
         let link = slot.link.take()?;
         slot.generation = slot.generation.wrapping_add(1);
+        self.last = self.last.filter(|(_, last)| *last != name);
         self.free.push(name.place);
         self.index.remove(&Ends { peer: link.peer, local_port: link.engine.local_port() });
         Some(link)
     }
 
+    #[inline]
     pub fn get(&self, name: Name) -> Option<&Link> {
         self.slots.get(name.place as usize).filter(|slot| slot.generation == name.generation)?.link.as_deref()
     }
 
+    #[inline]
     pub fn get_mut(&mut self, name: Name) -> Option<&mut Link> {
         self.slots.get_mut(name.place as usize).filter(|slot| slot.generation == name.generation)?.link.as_deref_mut()
     }

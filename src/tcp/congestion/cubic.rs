@@ -1,6 +1,6 @@
 //! CUBIC (RFC 9438). Windows are counted in segments here, as the RFC does.
 
-use std::time::Duration;
+use crate::tcp::nanos::Nanos;
 
 /// How fast the window grows, in segments a cubic second (RFC 9438 4.1).
 const C: f64 = 0.4;
@@ -16,7 +16,7 @@ pub(super) struct Cubic {
     /// The window before the last reduction.
     prior: f64,
     /// Since when the window grows along the curve.
-    epoch: Option<Duration>,
+    epoch: Option<Nanos>,
     /// How long the curve takes back to `w_max`, in seconds.
     k: f64,
     /// What Reno's window would be.
@@ -27,7 +27,7 @@ pub(super) struct Cubic {
 
 impl Cubic {
     /// The window in bytes after `bytes` have arrived (RFC 9438 4.2 to 4.5).
-    pub fn arrived(&mut self, window: u64, bytes: u64, mss: u64, round_trip: Duration, now: Duration) -> u64 {
+    pub fn arrived(&mut self, window: u64, bytes: u64, mss: u64, round_trip: Nanos, now: Nanos) -> u64 {
         let segment = mss as f64;
         let current = window as f64 / segment;
         let acked = bytes as f64 / segment;
@@ -37,7 +37,7 @@ impl Cubic {
             self.estimate = current;
             now
         });
-        let elapsed = now.saturating_sub(epoch).as_secs_f64();
+        let elapsed = now.since(epoch).as_secs_f64();
         let curve = |time: f64| C * (time - self.k).powi(3) + self.w_max;
         let alpha = if self.estimate < self.prior { ALPHA } else { 1.0 };
         self.estimate += alpha * acked / current;

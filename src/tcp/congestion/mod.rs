@@ -4,7 +4,7 @@ mod cubic;
 mod prr;
 mod reno;
 
-use std::time::Duration;
+use super::nanos::Nanos;
 
 pub(super) use prr::Prr;
 
@@ -78,7 +78,7 @@ impl Controller {
 
     /// `bytes` have arrived, when the window was what limited the sender. In slow start after a time-out, `cautious`, an ACK counts for one
     /// segment at most (RFC 3465 2.3).
-    pub fn arrived(&mut self, mut bytes: u64, cautious: bool, round_trip: Duration, now: Duration) {
+    pub fn arrived(&mut self, mut bytes: u64, cautious: bool, round_trip: Nanos, now: Nanos) {
         if self.slow_start() {
             let growth = bytes.min(self.threshold - self.window);
             bytes -= growth;

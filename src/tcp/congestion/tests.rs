@@ -4,18 +4,18 @@ use super::*;
 
 const MSS: u64 = 1000;
 
-fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
+fn ms(milliseconds: u64) -> Nanos {
+    Nanos::from_millis(milliseconds)
 }
 
 /// Lets `rounds` round trips of 100 ms pass, in which whole windows arrive. Returns the windows in segments.
-fn rounds(controller: &mut Controller, rounds: u64, from: Duration) -> Vec<f64> {
+fn rounds(controller: &mut Controller, rounds: u64, from: Nanos) -> Vec<f64> {
     (0..rounds)
         .map(|round| {
             let window = controller.window();
             let mut arrived = 0;
             while arrived < window {
-                controller.arrived(MSS, false, ms(100), from + ms(100) * round as u32);
+                controller.arrived(MSS, false, ms(100), from + ms(100) * round);
                 arrived += MSS;
             }
             controller.window() as f64 / MSS as f64
@@ -80,7 +80,7 @@ fn cubic_is_no_slower_than_reno_on_short_paths() {
     controller.set_window(controller.threshold());
     let before = controller.window() as f64 / MSS as f64;
     // 10 ms: the curve moves little in 20 of these.
-    for round in 0..20u32 {
+    for round in 0..20u64 {
         let window = controller.window();
         for _ in 0..window / MSS {
             controller.arrived(MSS, false, ms(10), ms(10) * round);

@@ -1,11 +1,10 @@
 //! What a connection makes of ACKs: what has arrived, what is lost, how large the window is.
 
-use std::time::Duration;
-
 use super::timers::Timer;
 use super::{Connection, Recovery};
 use crate::tcp::Segment;
 use crate::tcp::congestion::Prr;
+use crate::tcp::nanos::Nanos;
 use crate::tcp::rack::Circumstances;
 use crate::tcp::scoreboard::Record;
 
@@ -14,7 +13,7 @@ const DUPLICATES: u64 = 3;
 
 impl Connection {
     /// What an ACK says of what is under way.
-    pub(super) fn process_acknowledgement(&mut self, segment: &Segment<'_>, ack: u64, plain: bool, now: Duration) {
+    pub(super) fn process_acknowledgement(&mut self, segment: &Segment<'_>, ack: u64, plain: bool, now: Nanos) {
         let options = &segment.header.options;
         let advanced = ack - self.una;
         let in_flight_before = self.scoreboard.in_flight();
@@ -22,11 +21,11 @@ impl Connection {
         let echo = options.timestamps.filter(|stamps| self.timestamps && stamps.echo != 0).map(|stamps| stamps.echo);
         let offset = self.timestamp_offset;
         // The clock of the echo is coarser than ours: only a whole tick tells.
-        let older = |sent_at: Duration| {
+        let older = |sent_at: Nanos| {
             let milliseconds = (sent_at.as_millis() as u32).wrapping_add(offset);
             echo.is_some_and(|echo| (echo.wrapping_sub(milliseconds) as i32) < 0)
         };
-        let mut first_sent: Option<Duration> = None;
+        let mut first_sent: Option<Nanos> = None;
         let mut resent = false;
         let rack = &mut self.rack;
         let mut arrived = |record: &Record| {
@@ -61,28 +60,18 @@ impl Connection {
         self.una = ack;
         // Karn's rule. What else an ACK of a retransmission covers may have arrived long before, and have waited for it.
         if let Some(sent_at) = first_sent.filter(|_| !resent) {
-            // Once for a burst, however many ACKs it draws: the later ones have the burst's own length in them.
-            if sent_at != self.sampled || self.rtt.is_backed_off() {
-                self.sampled = sent_at;
-                self.rtt.sample(now.saturating_sub(sent_at), now);
-            }
+            self.sample(sent_at, now);
         } else if let (Some(echo), true) = (echo, advanced > 0) {
             let ticks = self.timestamp(now).wrapping_sub(echo);
             if ticks < 1 << 24 {
-                self.rtt.sample(Duration::from_millis(ticks.into()), now);
+                self.rtt.sample(Nanos::from_millis(ticks.into()), now);
             }
         }
         if duplicate.is_some() {
             self.rack.duplicate(ack, self.next);
         }
         if advanced > 0 {
-            self.retries = 0;
-            (self.stalled_since, self.moved_at) = (now, now);
-            if self.scoreboard.is_empty() {
-                self.timers.clear(Timer::Retransmit);
-            } else {
-                self.timers.set(Timer::Retransmit, now + self.rtt.rto());
-            }
+            self.progressed(now);
         }
         self.judge_probe(ack, advanced, duplicate.is_some(), options.sack.is_empty(), plain);
         self.leave_recovery();
@@ -94,6 +83,28 @@ impl Connection {
         }
         self.adjust_window(delivered, advanced > 0, in_flight_before, now);
         self.arm_loss_probe(now);
+    }
+
+    /// A round-trip sample of what was sent at `sent_at`. Once for a burst, however many ACKs it draws: the later ones have the burst's own
+    /// length in them.
+    #[inline]
+    pub(super) fn sample(&mut self, sent_at: Nanos, now: Nanos) {
+        if sent_at != self.sampled || self.rtt.is_backed_off() {
+            self.sampled = sent_at;
+            self.rtt.sample(now.since(sent_at), now);
+        }
+    }
+
+    /// Something of what was under way is acknowledged.
+    #[inline]
+    pub(super) fn progressed(&mut self, now: Nanos) {
+        self.retries = 0;
+        (self.stalled_since, self.moved_at) = (now, now);
+        if self.scoreboard.is_empty() {
+            self.timers.clear(Timer::Retransmit);
+        } else {
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto());
+        }
     }
 
     /// Everything that was under way when a recovery began is acknowledged: it is over.
@@ -112,7 +123,7 @@ impl Connection {
     }
 
     /// Finds what is lost, and begins a recovery if there is something. `in_flight` was under way before the ACK that tells.
-    pub(super) fn detect_losses(&mut self, in_flight: u64, now: Duration) {
+    pub(super) fn detect_losses(&mut self, in_flight: u64, now: Nanos) {
         self.timers.clear(Timer::Reorder);
         if self.sack_permitted {
             let about = Circumstances {
@@ -140,7 +151,8 @@ impl Connection {
     }
 
     /// The congestion window after an ACK.
-    fn adjust_window(&mut self, delivered: u64, advances: bool, in_flight_before: u64, now: Duration) {
+    #[inline]
+    pub(super) fn adjust_window(&mut self, delivered: u64, advances: bool, in_flight_before: u64, now: Nanos) {
         let in_flight = self.scoreboard.in_flight().saturating_sub(self.duplicates * u64::from(self.mss));
         let threshold = self.congestion.threshold();
         match &mut self.recovery {

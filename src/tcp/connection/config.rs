@@ -10,8 +10,8 @@ pub struct TcpConfig {
     /// The largest segment that this side takes, in bytes without any header, 88..=65495: the MTU less 40 for IPv4, less 60 for IPv6. What is
     /// sent is no larger either. Default 1460.
     pub mss: u16,
-    /// The receive window in bytes, 1..=2^30: what may arrive before it is read. Default 65535. Memory is taken up to the
-    /// furthest byte that has arrived, so that a peer can make a connection take all of it with one segment.
+    /// The receive window in bytes, 1..=2^30: what may arrive before it is read. Default 65535. Memory is taken only
+    /// for what arrives.
     pub window: u32,
     /// Which algorithm finds the congestion window. Default [`Congestion::Cubic`].
     pub congestion: Congestion,

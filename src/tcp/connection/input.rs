@@ -4,19 +4,24 @@ use std::time::Duration;
 
 use super::timers::Timer;
 use super::{Connection, DEFAULT_MSS, Events, LEAST_MSS, State, TcpError};
+use crate::tcp::nanos::Nanos;
 use crate::tcp::{Flags, Segment, TcpHeader, refuse};
 
 /// How long an ACK waits for company (RFC 9293 3.8.6.3: less than 500 ms); as Linux.
-const DELAYED_ACK: Duration = Duration::from_millis(40);
+const DELAYED_ACK: Nanos = Nanos::from_millis(40);
 /// Answers to segments that cannot be right, one in this time: as Linux, and for each connection, so that none tells about another
 /// (RFC 5961 7).
-const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
+const CHALLENGE_INTERVAL: Nanos = Nanos::from_millis(500);
 /// For how long a timestamp of the peer says something: after this its clock may have wrapped (RFC 7323 5.5).
-const TIMESTAMP_LIFE: Duration = Duration::from_secs(24 * 24 * 3600);
+const TIMESTAMP_LIFE: Nanos = Nanos::from_secs(24 * 24 * 3600);
 
 impl Connection {
     /// Takes a segment for this connection, whose addresses, ports and checksum the caller has checked. Returns what it has changed.
     pub fn receive(&mut self, segment: &Segment<'_>, now: Duration) -> Events {
+        let now = Nanos::of(now);
+        if let Some(events) = self.receive_expected(segment, now) {
+            return events;
+        }
         match self.state {
             State::Closed => Events::empty(),
             State::SynSent => self.receive_in_syn_sent(segment, now),
@@ -24,7 +29,7 @@ impl Connection {
         }
     }
 
-    fn receive_in_syn_sent(&mut self, segment: &Segment<'_>, now: Duration) -> Events {
+    fn receive_in_syn_sent(&mut self, segment: &Segment<'_>, now: Nanos) -> Events {
         let header = &segment.header;
         let acknowledges = header.flags.contains(Flags::ACK);
         if acknowledges && (self.next == 0 || header.ack != self.iss + 1) {
@@ -49,7 +54,7 @@ impl Connection {
             return Events::empty();
         }
         if !self.syn_lost {
-            self.rtt.sample(now.saturating_sub(self.sent_at), now);
+            self.rtt.sample(now.since(self.sent_at), now);
         }
         self.establish(now);
         self.acknowledge_now = true;
@@ -57,7 +62,7 @@ impl Connection {
     }
 
     /// What a SYN says of its sender.
-    pub(super) fn take_syn(&mut self, header: &TcpHeader, now: Duration) {
+    pub(super) fn take_syn(&mut self, header: &TcpHeader, now: Nanos) {
         let options = &header.options;
         self.irs = header.seq;
         self.received.skip_syn();
@@ -79,7 +84,7 @@ impl Connection {
         self.window_end = 1 + u64::from(self.config.window.min(65535));
     }
 
-    fn receive_synchronized(&mut self, segment: &Segment<'_>, now: Duration) -> Events {
+    pub(super) fn receive_synchronized(&mut self, segment: &Segment<'_>, now: Nanos) -> Events {
         let header = &segment.header;
         let flags = header.flags;
         let expected = self.receive_next();
@@ -139,7 +144,7 @@ impl Connection {
 
     /// A SYN before the handshake is complete, with the number of the one that is known: the peer has not had the answer, or opens as well
     /// and this is its answer.
-    fn receive_duplicate_syn(&mut self, segment: &Segment<'_>, start: u64, now: Duration) -> Option<Events> {
+    fn receive_duplicate_syn(&mut self, segment: &Segment<'_>, start: u64, now: Nanos) -> Option<Events> {
         let flags = segment.header.flags;
         if self.state != State::SynReceived || start != 0 || !flags.contains(Flags::SYN) || flags.contains(Flags::RST) {
             return None;
@@ -162,7 +167,7 @@ impl Connection {
     }
 
     /// RFC 5961 3.2: exactly the expected number, or it is asked back.
-    fn receive_reset(&mut self, start: u64, now: Duration) -> Events {
+    fn receive_reset(&mut self, start: u64, now: Nanos) -> Events {
         if start != self.receive_next() {
             self.challenge(now);
             return Events::empty();
@@ -176,7 +181,7 @@ impl Connection {
     }
 
     /// `None` when the segment is to be dropped.
-    fn receive_acknowledgement(&mut self, segment: &Segment<'_>, start: u64, now: Duration) -> Option<Events> {
+    fn receive_acknowledgement(&mut self, segment: &Segment<'_>, start: u64, now: Nanos) -> Option<Events> {
         let header = &segment.header;
         let mut events = Events::empty();
         let ack = header.ack.position(self.iss, self.una);
@@ -186,7 +191,7 @@ impl Connection {
                 return None;
             }
             if !self.syn_lost {
-                self.rtt.sample(now.saturating_sub(self.sent_at), now);
+                self.rtt.sample(now.since(self.sent_at), now);
             }
             self.establish(now);
             (self.window_seq, self.window_ack) = (start, 1);
@@ -216,7 +221,7 @@ impl Connection {
         Some(events)
     }
 
-    fn fin_acknowledged(&mut self, now: Duration) -> Events {
+    fn fin_acknowledged(&mut self, now: Nanos) -> Events {
         match self.state {
             State::FinWait1 => {
                 self.state = State::FinWait2;
@@ -235,7 +240,8 @@ impl Connection {
     }
 
     /// Takes the window of a segment that is not older than the one that told it last. Returns whether it has changed.
-    fn update_window(&mut self, header: &TcpHeader, start: u64, ack: u64, now: Duration) -> bool {
+    #[inline]
+    pub(super) fn update_window(&mut self, header: &TcpHeader, start: u64, ack: u64, now: Nanos) -> bool {
         if (start, ack) < (self.window_seq, self.window_ack) {
             return false;
         }
@@ -252,12 +258,13 @@ impl Connection {
         self.window != before
     }
 
+    #[inline]
     fn set_window(&mut self, header: &TcpHeader) {
         self.window = u64::from(header.window) << self.window_scale;
         self.largest_window = self.largest_window.max(self.window);
     }
 
-    fn receive_payload(&mut self, segment: &Segment<'_>, start: u64, now: Duration) -> Events {
+    fn receive_payload(&mut self, segment: &Segment<'_>, start: u64, now: Nanos) -> Events {
         let mut events = Events::empty();
         let has_fin = segment.header.flags.contains(Flags::FIN);
         if segment.payload.is_empty() && !has_fin {
@@ -297,7 +304,7 @@ impl Connection {
     }
 
     /// Everything before the peer's FIN has arrived.
-    fn take_fin(&mut self, now: Duration) -> Events {
+    fn take_fin(&mut self, now: Nanos) -> Events {
         self.fin_received = true;
         self.acknowledge_now = true;
         self.moved_at = now;
@@ -313,13 +320,13 @@ impl Connection {
     }
 
     /// Whether a timestamp is older than what was seen last (RFC 7323 5.3).
-    fn is_old(&self, value: u32, now: Duration) -> bool {
-        (value.wrapping_sub(self.recent_timestamp) as i32) < 0 && now.saturating_sub(self.recent_at) < TIMESTAMP_LIFE
+    fn is_old(&self, value: u32, now: Nanos) -> bool {
+        (value.wrapping_sub(self.recent_timestamp) as i32) < 0 && now.since(self.recent_at) < TIMESTAMP_LIFE
     }
 
     /// A segment with nothing that is new: says what is expected. With payload it is a retransmission, or a probe of a closed window, and the
     /// peer needs the answer.
-    fn answer_unacceptable(&mut self, segment: &Segment<'_>, now: Duration) {
+    fn answer_unacceptable(&mut self, segment: &Segment<'_>, now: Nanos) {
         if segment.sequence_len() > 0 && self.state.is_synchronized() {
             if let Some(start) = segment.header.seq.position(self.irs, self.receive_next()) {
                 self.received.note_arrived_before(start..start + segment.payload.len() as u64);
@@ -334,14 +341,14 @@ impl Connection {
     }
 
     /// Has an ACK sent that says what is expected, not too often.
-    fn challenge(&mut self, now: Duration) {
+    fn challenge(&mut self, now: Nanos) {
         if self.may_challenge(now) {
             self.acknowledge_now = true;
         }
     }
 
-    fn may_challenge(&mut self, now: Duration) -> bool {
-        let may = self.challenged_at.is_none_or(|at| now.saturating_sub(at) >= CHALLENGE_INTERVAL);
+    fn may_challenge(&mut self, now: Nanos) -> bool {
+        let may = self.challenged_at.is_none_or(|at| now.since(at) >= CHALLENGE_INTERVAL);
         if may {
             self.challenged_at = Some(now);
         }

@@ -4,6 +4,7 @@ mod acknowledgement;
 mod config;
 mod input;
 mod output;
+mod prediction;
 mod state;
 mod timers;
 mod withdraw;
@@ -15,6 +16,7 @@ pub use config::{KeepAlive, TcpConfig};
 pub use state::{Events, State, TcpError};
 
 use super::congestion::{Controller, Prr};
+use super::nanos::Nanos;
 use super::options::MAX_SCALE;
 use super::pacing::Pacer;
 use super::rack::Rack;
@@ -133,7 +135,7 @@ pub struct Connection {
     timestamps: bool,
     timestamp_offset: u32,
     recent_timestamp: u32,
-    recent_at: Duration,
+    recent_at: Nanos,
 
     timers: Timers,
     /// Time-outs in a row.
@@ -142,12 +144,12 @@ pub struct Connection {
     keep_alive_probes: u8,
     syn_lost: bool,
     /// Since when nothing was acknowledged of what is under way; when a byte moved; when something with a position was sent.
-    stalled_since: Duration,
-    moved_at: Duration,
-    sent_at: Duration,
+    stalled_since: Nanos,
+    moved_at: Nanos,
+    sent_at: Nanos,
     /// When that was sent which the last round-trip sample is of.
-    sampled: Duration,
-    challenged_at: Option<Duration>,
+    sampled: Nanos,
+    challenged_at: Option<Nanos>,
 
     // What `poll` has to do.
     handshake_due: bool,
@@ -164,7 +166,7 @@ pub struct Connection {
 impl Connection {
     /// Opens a connection actively: the SYN is what [`poll`](Self::poll) returns first.
     pub fn connect(config: TcpConfig, local_port: u16, remote_port: u16, isn: Isn, now: Duration) -> Self {
-        Self::new(config, State::SynSent, local_port, remote_port, isn, now)
+        Self::new(config, State::SynSent, local_port, remote_port, isn, Nanos::of(now))
     }
 
     /// Opens a connection passively: answers a `syn`, a segment with [`Flags::SYN`] and neither ACK nor RST, which the caller has checked.
@@ -172,12 +174,13 @@ impl Connection {
     /// There are no SYN cookies, which would cost window scaling and SACK: the caller bounds how many connections are in
     /// [`State::SynReceived`], and drops the SYNs beyond that. One that nobody completes ends after 63 s.
     pub fn accept(config: TcpConfig, syn: &Segment<'_>, isn: Isn, now: Duration) -> Self {
+        let now = Nanos::of(now);
         let mut connection = Self::new(config, State::SynReceived, syn.header.destination_port, syn.header.source_port, isn, now);
         connection.take_syn(&syn.header, now);
         connection
     }
 
-    fn new(mut config: TcpConfig, state: State, local_port: u16, remote_port: u16, isn: Isn, now: Duration) -> Self {
+    fn new(mut config: TcpConfig, state: State, local_port: u16, remote_port: u16, isn: Isn, now: Nanos) -> Self {
         config.mss = config.mss.clamp(LEAST_MSS, 65495);
         config.window = config.window.clamp(1, 1 << 30);
         config.max_burst = config.max_burst.min(65495);
@@ -232,7 +235,7 @@ impl Connection {
             stalled_since: now,
             moved_at: now,
             sent_at: now,
-            sampled: Duration::ZERO,
+            sampled: Nanos::ZERO,
             challenged_at: None,
             handshake_due: true,
             acknowledge_now: false,
@@ -341,14 +344,14 @@ impl Connection {
 
     /// When [`poll`](Self::poll) may have something to send without anything else happening. `None`: never.
     pub fn deadline(&self) -> Option<Duration> {
-        self.timers.first()
+        self.timers.first().map(Nanos::duration)
     }
 
     /// The path takes segments of `mss` bytes, without any header, at most: what an ICMP message said, less the headers. Only smaller values
     /// than before count; what is under way and larger is sent again, without a reduction of the window (RFC 1191 6.5). The caller checks
     /// with [`is_under_way`](Self::is_under_way) that the message quotes a segment of this connection (RFC 5927 4.1).
     pub fn set_path_mtu(&mut self, mss: u16, now: Duration) {
-        let mss = mss.max(LEAST_MSS);
+        let (mss, now) = (mss.max(LEAST_MSS), Nanos::of(now));
         if mss >= self.mss {
             return;
         }
@@ -386,7 +389,7 @@ impl Connection {
 
     /// The smoothed round-trip time, once there was a sample.
     pub fn round_trip(&self) -> Option<Duration> {
-        self.rtt.smoothed()
+        self.rtt.smoothed().map(Nanos::duration)
     }
 
     /// The congestion window in bytes.
@@ -421,14 +424,12 @@ impl Connection {
 
     /// The clock of the timestamps: milliseconds (RFC 7323 5.4).
     #[inline]
-    fn timestamp(&self, now: Duration) -> u32 {
-        // Less than 2^32 milliseconds and a carry are wanted of it, so that a u64 does.
-        let milliseconds = now.as_secs().wrapping_mul(1000).wrapping_add(now.subsec_millis().into());
-        (milliseconds as u32).wrapping_add(self.timestamp_offset)
+    fn timestamp(&self, now: Nanos) -> u32 {
+        (now.as_millis() as u32).wrapping_add(self.timestamp_offset)
     }
 
     /// The handshake is complete: what the connection counts with until there is more.
-    fn establish(&mut self, now: Duration) {
+    fn establish(&mut self, now: Nanos) {
         self.state = State::Established;
         self.una = 1;
         self.retries = 0;
@@ -439,7 +440,7 @@ impl Connection {
         }
         (self.stalled_since, self.moved_at, self.sent_at) = (now, now, now);
         if let Some(idle) = self.config.idle_timeout {
-            self.timers.set(Timer::Idle, now + idle);
+            self.timers.set(Timer::Idle, now + Nanos::of(idle));
         }
         self.heard(now);
     }

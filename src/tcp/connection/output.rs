@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use super::timers::Timer;
 use super::{Connection, Outgoing, Probe, Recovery, State};
+use crate::tcp::nanos::Nanos;
 use crate::tcp::pacing::Pace;
 use crate::tcp::{Flags, SackBlocks, Seq, TcpHeader, TcpOptions, Timestamps};
 
 impl Connection {
     /// The next segment to send, if there is one. To be called until there is none.
     pub fn poll(&mut self, now: Duration) -> Option<Outgoing> {
+        let now = Nanos::of(now);
         if let Some(header) = self.reset.take() {
             return Some(self.control(header, false));
         }
@@ -32,7 +34,7 @@ impl Connection {
         }
     }
 
-    fn poll_handshake(&mut self, now: Duration) -> Option<Outgoing> {
+    fn poll_handshake(&mut self, now: Nanos) -> Option<Outgoing> {
         if !std::mem::take(&mut self.handshake_due) {
             return None;
         }
@@ -59,7 +61,7 @@ impl Connection {
         Some(self.control(header, again))
     }
 
-    fn poll_acknowledgement(&mut self, now: Duration) -> Option<Outgoing> {
+    fn poll_acknowledgement(&mut self, now: Nanos) -> Option<Outgoing> {
         if std::mem::take(&mut self.window_probe_due) {
             // A number that was acknowledged before: the peer answers with what it expects and its window. As Linux, rather than a byte
             // beyond the window.
@@ -77,7 +79,7 @@ impl Connection {
         Some(self.control(header, false))
     }
 
-    fn poll_data(&mut self, now: Duration) -> Option<Outgoing> {
+    fn poll_data(&mut self, now: Nanos) -> Option<Outgoing> {
         self.timers.clear(Timer::Pace);
         if std::mem::take(&mut self.probe_due)
             && let Some(probe) = self.poll_loss_probe(now)
@@ -85,7 +87,7 @@ impl Connection {
             return Some(probe);
         }
         let in_flight = self.in_flight();
-        if self.scoreboard.is_empty() && self.unsent() > 0 && now.saturating_sub(self.sent_at) > self.rtt.rto() {
+        if self.scoreboard.is_empty() && self.unsent() > 0 && now.since(self.sent_at) > self.rtt.rto() {
             self.congestion.restart();
         }
         let room = self.congestion.window().saturating_sub(in_flight);
@@ -97,7 +99,7 @@ impl Connection {
     }
 
     /// What was lost goes out first, as far as the congestion window allows.
-    fn poll_lost(&mut self, room: u64, now: Duration) -> Option<Outgoing> {
+    fn poll_lost(&mut self, room: u64, now: Nanos) -> Option<Outgoing> {
         let forced = self.forced;
         let options = self.options(now);
         let mss = self.payload_mss(&options);
@@ -134,7 +136,7 @@ impl Connection {
     }
 
     /// The stream goes on, as far as both windows allow.
-    fn poll_new(&mut self, room: u64, in_flight: u64, now: Duration) -> Option<Outgoing> {
+    fn poll_new(&mut self, room: u64, in_flight: u64, now: Nanos) -> Option<Outgoing> {
         let waiting = self.stream_end().saturating_sub(self.next);
         let fin = self.shut && self.next <= self.stream_end();
         if waiting == 0 && !fin {
@@ -198,7 +200,7 @@ impl Connection {
     }
 
     /// Something new if there is and the peer's window allows, else the last segment again (RFC 8985 7.3).
-    fn poll_loss_probe(&mut self, now: Duration) -> Option<Outgoing> {
+    fn poll_loss_probe(&mut self, now: Nanos) -> Option<Outgoing> {
         let last = *self.scoreboard.last()?;
         let options = self.options(now);
         let mss = self.payload_mss(&options);
@@ -222,7 +224,7 @@ impl Connection {
 
     /// Whether the pace asks to wait; sets the time-out then.
     #[inline]
-    fn must_wait(&mut self, now: Duration) -> bool {
+    fn must_wait(&mut self, now: Nanos) -> bool {
         let next = self.pacer.next();
         if !self.config.pacing || next <= now {
             return false;
@@ -259,7 +261,7 @@ impl Connection {
     }
 
     /// The segment with the positions of `range`.
-    fn data(&mut self, range: Range<u64>, mss: u64, options: TcpOptions, pace: Option<Pace>, again: bool, now: Duration) -> Outgoing {
+    fn data(&mut self, range: Range<u64>, mss: u64, options: TcpOptions, pace: Option<Pace>, again: bool, now: Nanos) -> Outgoing {
         let end = self.stream_end();
         let mut flags = Flags::ACK;
         if range.end >= end {
@@ -302,7 +304,7 @@ impl Connection {
     }
 
     /// The options of everything but a SYN.
-    fn options(&mut self, now: Duration) -> TcpOptions {
+    fn options(&mut self, now: Nanos) -> TcpOptions {
         let mut options = TcpOptions::default();
         if self.timestamps {
             options.timestamps = Some(Timestamps { value: self.timestamp(now), echo: self.recent_timestamp });

@@ -1,8 +1,7 @@
 //! The time-outs of a connection.
 
-use std::time::Duration;
-
 use super::{Connection, Recovery, State, TcpError};
+use crate::tcp::nanos::Nanos;
 use crate::tcp::rtt;
 use crate::tcp::scoreboard::Fate;
 
@@ -29,11 +28,11 @@ pub(super) enum Timer {
 }
 
 const COUNT: usize = Timer::Idle as usize + 1;
-const OFF: Duration = Duration::MAX;
+const OFF: Nanos = Nanos::MAX;
 
 /// When each time-out passes.
 #[derive(Clone, Debug)]
-pub(super) struct Timers([Duration; COUNT]);
+pub(super) struct Timers([Nanos; COUNT]);
 
 impl Timers {
     pub fn new() -> Self {
@@ -41,7 +40,7 @@ impl Timers {
     }
 
     #[inline]
-    pub fn set(&mut self, timer: Timer, at: Duration) {
+    pub fn set(&mut self, timer: Timer, at: Nanos) {
         self.0[timer as usize] = at;
     }
 
@@ -56,18 +55,18 @@ impl Timers {
     }
 
     #[inline]
-    pub fn at(&self, timer: Timer) -> Duration {
+    pub fn at(&self, timer: Timer) -> Nanos {
         self.0[timer as usize]
     }
 
     /// The first to pass.
-    pub fn first(&self) -> Option<Duration> {
+    pub fn first(&self) -> Option<Nanos> {
         self.0.iter().min().copied().filter(|&at| at != OFF)
     }
 
     /// Whether it has passed. It is cleared then.
     #[inline]
-    fn take(&mut self, timer: Timer, now: Duration) -> bool {
+    fn take(&mut self, timer: Timer, now: Nanos) -> bool {
         let passed = self.0[timer as usize] <= now;
         if passed {
             self.clear(timer);
@@ -81,13 +80,13 @@ const SYN_RETRIES: u8 = 6;
 /// The same for a SYN-ACK: after 63 s. A listener bounds how many there are.
 const SYN_ACK_RETRIES: u8 = 5;
 /// The most that a tail loss probe waits for a delayed ACK (RFC 8985 7.2).
-const DELAYED_ACK: Duration = Duration::from_millis(200);
+const DELAYED_ACK: Nanos = Nanos::from_millis(200);
 /// What a probe waits at least beyond two round trips: a poll, an interrupt that is moderated.
-const PROBE_SLACK: Duration = Duration::from_millis(2);
+const PROBE_SLACK: Nanos = Nanos::from_millis(2);
 
 impl Connection {
     /// Does what is due. Segments that it asks for are sent by what follows in `poll`.
-    pub(super) fn expire(&mut self, now: Duration) {
+    pub(super) fn expire(&mut self, now: Nanos) {
         if self.timers.take(Timer::Idle, now) {
             self.idle_passed(now);
         }
@@ -117,7 +116,7 @@ impl Connection {
         }
     }
 
-    fn retransmission_passed(&mut self, now: Duration) {
+    fn retransmission_passed(&mut self, now: Nanos) {
         if !self.state.is_synchronized() {
             let most = if self.state == State::SynSent { SYN_RETRIES } else { SYN_ACK_RETRIES };
             if self.retries >= most {
@@ -128,7 +127,7 @@ impl Connection {
             self.handshake_due = true;
             return;
         }
-        if now.saturating_sub(self.stalled_since) >= self.config.user_timeout {
+        if now.since(self.stalled_since) >= Nanos::of(self.config.user_timeout) {
             return self.finish(Some(TcpError::TimedOut));
         }
         let Some(first) = self.scoreboard.first() else { return };
@@ -154,7 +153,7 @@ impl Connection {
         self.timers.set(Timer::Retransmit, now + self.rtt.rto());
     }
 
-    fn persist_passed(&mut self, now: Duration) {
+    fn persist_passed(&mut self, now: Nanos) {
         self.persisted = self.persisted.saturating_add(1);
         if self.window > 0 && self.next <= self.stream_end() {
             self.override_due = true;
@@ -165,16 +164,16 @@ impl Connection {
     }
 
     /// The peer's window does not let anything out, and nothing is under way whose ACK would open it.
-    pub(super) fn arm_persist(&mut self, now: Duration) {
-        let wait = self.rtt.rto().saturating_mul(1 << self.persisted.min(10)).min(rtt::MAX_RTO);
+    pub(super) fn arm_persist(&mut self, now: Nanos) {
+        let wait = (self.rtt.rto() * (1 << self.persisted.min(10))).min(Nanos::of(rtt::MAX_RTO));
         self.timers.set(Timer::Persist, now + wait);
     }
 
-    fn silence_passed(&mut self, now: Duration) {
+    fn silence_passed(&mut self, now: Nanos) {
         let Some(keep_alive) = self.config.keep_alive else { return };
         // While something is under way retransmissions ask the same question.
         if !self.scoreboard.is_empty() {
-            return self.timers.set(Timer::KeepAlive, now + keep_alive.idle);
+            return self.timers.set(Timer::KeepAlive, now + Nanos::of(keep_alive.idle));
         }
         if self.keep_alive_probes >= keep_alive.probes {
             self.send_reset();
@@ -182,15 +181,15 @@ impl Connection {
         }
         self.keep_alive_probes += 1;
         self.window_probe_due = true;
-        self.timers.set(Timer::KeepAlive, now + keep_alive.interval);
+        self.timers.set(Timer::KeepAlive, now + Nanos::of(keep_alive.interval));
     }
 
-    fn idle_passed(&mut self, now: Duration) {
+    fn idle_passed(&mut self, now: Nanos) {
         if self.state == State::TimeWait {
             return self.finish(None);
         }
         let Some(idle) = self.config.idle_timeout else { return };
-        let passes = self.moved_at + idle;
+        let passes = self.moved_at + Nanos::of(idle);
         if passes > now {
             return self.timers.set(Timer::Idle, passes);
         }
@@ -200,18 +199,18 @@ impl Connection {
 
     /// Something came from the peer: it is there.
     #[inline]
-    pub(super) fn heard(&mut self, now: Duration) {
+    pub(super) fn heard(&mut self, now: Nanos) {
         if let Some(keep_alive) = self.config.keep_alive {
             self.keep_alive_probes = 0;
             if self.state.is_synchronized() && self.state != State::TimeWait {
-                self.timers.set(Timer::KeepAlive, now + keep_alive.idle);
+                self.timers.set(Timer::KeepAlive, now + Nanos::of(keep_alive.idle));
             }
         }
     }
 
     /// Starts the time-out of what is under way, unless it runs.
     #[inline]
-    pub(super) fn arm_retransmission(&mut self, now: Duration) {
+    pub(super) fn arm_retransmission(&mut self, now: Nanos) {
         if !self.timers.is_set(Timer::Retransmit) {
             self.timers.set(Timer::Retransmit, now + self.rtt.rto());
         }
@@ -219,7 +218,7 @@ impl Connection {
 
     /// Sets or clears the probe of a lost tail (RFC 8985 7.2).
     #[inline]
-    pub(super) fn arm_loss_probe(&mut self, now: Duration) {
+    pub(super) fn arm_loss_probe(&mut self, now: Nanos) {
         let wanted = self.sack_permitted
             && self.probe.is_none()
             && matches!(self.recovery, Recovery::Open)
@@ -231,7 +230,7 @@ impl Connection {
         let single = self.scoreboard.in_flight() <= u64::from(self.mss);
         let wait = match self.rtt.smoothed() {
             Some(smoothed) => smoothed * 2 + if single { DELAYED_ACK } else { PROBE_SLACK },
-            None => rtt::INITIAL_RTO,
+            None => Nanos::of(rtt::INITIAL_RTO),
         };
         // Where the time-out comes first, the probe takes its place (RFC 8985 7.2).
         let at = (now + wait).min(self.timers.at(Timer::Retransmit));
@@ -241,9 +240,9 @@ impl Connection {
         }
     }
 
-    pub(super) fn enter_time_wait(&mut self, now: Duration) {
+    pub(super) fn enter_time_wait(&mut self, now: Nanos) {
         self.state = State::TimeWait;
         self.timers = Timers::new();
-        self.timers.set(Timer::Idle, now + self.config.time_wait);
+        self.timers.set(Timer::Idle, now + Nanos::of(self.config.time_wait));
     }
 }

@@ -58,8 +58,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..60)
 }
 
-fn at(step: u64) -> Duration {
-    Duration::from_millis(step)
+fn at(step: u64) -> Nanos {
+    Nanos::from_millis(step)
 }
 
 /// Asserts that both say the same, and that the records are in order.
@@ -197,7 +197,7 @@ proptest! {
 fn the_work_of_an_ack_depends_on_the_holes_and_not_on_the_window() {
     let mut board = Scoreboard::default();
     for at in 0..10_000 {
-        board.push(at * 10..at * 10 + 10, Duration::from_millis(at));
+        board.push(at * 10..at * 10 + 10, Nanos::from_millis(at));
     }
     for at in 1..9_999 {
         board.sack(at * 10..at * 10 + 10, |_| {});
@@ -205,7 +205,7 @@ fn the_work_of_an_ack_depends_on_the_holes_and_not_on_the_window() {
     assert_eq!(board.records.len(), 3);
     // Records that were sent later are not asked for one by one.
     for at in 10_000..20_000 {
-        board.push(at * 10..at * 10 + 10, Duration::from_millis(at));
+        board.push(at * 10..at * 10 + 10, Nanos::from_millis(at));
     }
     let mut asked = 0;
     board.lose(|_| {
@@ -219,7 +219,7 @@ fn the_work_of_an_ack_depends_on_the_holes_and_not_on_the_window() {
 fn an_empty_board_gives_its_memory_back() {
     let mut board = Scoreboard::default();
     for at in 0..1000 {
-        board.push(at..at + 1, Duration::ZERO);
+        board.push(at..at + 1, Nanos::ZERO);
     }
     assert!(board.heap_bytes() > 10_000);
     board.acknowledge(1000, |_| {});
