@@ -3,6 +3,7 @@
 mod bench;
 mod bench_map;
 mod bind;
+mod compare;
 mod demo;
 mod demo_serve;
 mod details;
@@ -45,6 +46,9 @@ enum Command {
     Unbind(bind::Unbind),
     Demo(demo::Demo),
     Bench(bench::Bench),
+    Compare(compare::Compare),
+    #[command(hide = true)]
+    CompareGuest(compare::CompareGuest),
     Vm(vm::Vm),
 }
 
@@ -79,6 +83,8 @@ pub fn main() -> ExitCode {
         Command::Unbind(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Compare(command) => command.run(),
+        Command::CompareGuest(command) => command.run(),
         Command::Vm(command) => command.run(),
     };
     match outcome {

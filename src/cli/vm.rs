@@ -33,13 +33,8 @@ pub struct Vm {
     #[arg(long = "nic", value_name = "MODEL", value_parser = nic)]
     nics: Vec<DeviceAddress>,
 
-    /// Another kernel: `backports` (the suite's newest), or a bzImage with --modules
-    #[arg(long)]
-    kernel: Option<PathBuf>,
-
-    /// The modules of --kernel: /lib/modules/VERSION
-    #[arg(long, value_name = "DIRECTORY", requires = "kernel")]
-    modules: Option<PathBuf>,
+    #[command(flatten)]
+    kernel: KernelArgs,
 
     /// A file or directory that the guest has under the same path
     #[arg(long = "share", value_name = "PATH")]
@@ -78,6 +73,29 @@ pub struct Vm {
     command: Vec<OsString>,
 }
 
+/// Which kernel a guest boots.
+#[derive(Args)]
+pub struct KernelArgs {
+    /// Another kernel: `backports` (the suite's newest), or a bzImage with --modules
+    #[arg(long)]
+    kernel: Option<PathBuf>,
+
+    /// The modules of --kernel: /lib/modules/VERSION
+    #[arg(long, value_name = "DIRECTORY", requires = "kernel")]
+    modules: Option<PathBuf>,
+}
+
+impl KernelArgs {
+    pub fn kernel(&self) -> Result<Kernel, Failure> {
+        Ok(match (&self.kernel, &self.modules) {
+            (None, _) => Kernel::Debian,
+            (Some(kernel), None) if kernel.as_os_str() == "backports" => Kernel::Backports,
+            (Some(kernel), Some(modules)) => Kernel::Files { kernel: kernel.clone(), modules: modules.clone() },
+            (Some(_), None) => return Err("--kernel FILE needs --modules DIRECTORY (or say --kernel backports)".into()),
+        })
+    }
+}
+
 /// `--driver`.
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum DriverArg {
@@ -111,12 +129,7 @@ impl Vm {
             environment.push(("PATH".into(), path));
             shares.push(program);
         }
-        let kernel = match (self.kernel, self.modules) {
-            (None, _) => Kernel::Debian,
-            (Some(kernel), None) if kernel == *"backports" => Kernel::Backports,
-            (Some(kernel), Some(modules)) => Kernel::Files { kernel, modules },
-            (Some(_), None) => return Err("--kernel FILE needs --modules DIRECTORY (or say --kernel backports)".into()),
-        };
+        let kernel = self.kernel.kernel()?;
         let mut nics: Vec<VmNic> = self.nics.into_iter().filter_map(guest_nic).collect();
         if nics.is_empty() {
             nics.push(VmNic::new(hw_sim::rig::Model::E1000));
@@ -150,7 +163,7 @@ impl Vm {
     }
 }
 
-pub(super) fn guest_nic(address: DeviceAddress) -> Option<VmNic> {
+fn guest_nic(address: DeviceAddress) -> Option<VmNic> {
     match address.bus {
         BusAddress::Simulated(simulated) => {
             let rig = simulated.rig();
