@@ -56,7 +56,7 @@ const SCRIPT: &str = r#"
     # Not even one ring, and rings and buffers but no window.
     try memlock_least limited 4 $user "$pagewire" send "$file" --nic "$nic" $slirp $to_nowhere
     say least_needs $(needed memlock_least)
-    try memlock_copied limited 1552 $user "$pagewire" send "$file" --nic "$nic" $slirp $to_nowhere
+    try memlock_copied limited 1600 $user "$pagewire" send "$file" --nic "$nic" $slirp $to_nowhere
     try copied_as_told limited $(needed memlock_copied) $user "$pagewire" send "$file" --nic "$nic" $slirp $to_nowhere
     try memlock_enough limited 8192 $user "$pagewire" send "$file" --nic "$nic" $slirp $to_nowhere
 
