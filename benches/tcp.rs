@@ -26,7 +26,7 @@ const RUNS: [usize; 2] = [20, 220];
 /// The bytes of a burst: 45 segments with timestamps.
 const BURST: u32 = 45 * 1448;
 /// The window of the peer, and how it is scaled.
-const WINDOW: (u16, u8) = ((4 * BURST >> 5) as u16, 5);
+const WINDOW: (u16, u8) = (((4 * BURST) >> 5) as u16, 5);
 /// Warm bytes of the file.
 const FILE: u64 = 4 << 20;
 

@@ -160,7 +160,7 @@ proptest! {
                     // When it was sent is not known any more of bytes that were reported as arrived: take what the records say.
                     for record in &board.records {
                         for byte in model.range(record.start..record.end) {
-                            (byte.sent_at, byte.resent) = (record.sent_at.as_millis() as u64, record.resent);
+                            (byte.sent_at, byte.resent) = (record.sent_at.as_millis(), record.resent);
                         }
                     }
                 }
