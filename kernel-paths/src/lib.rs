@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn every_way_sends_the_whole_file_and_counts_its_calls_and_copies() {
         let len = 3 * CHUNK + 1234;
-        let content: Vec<u8> = (0..len).map(|n| (n * 31 >> 3) as u8).collect();
+        let content: Vec<u8> = (0..len).map(|n| ((n * 31) >> 3) as u8).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
         for way in Way::ALL {
