@@ -17,7 +17,7 @@
 //! | [`net`] | addresses, ARP and neighbour discovery, headers |
 //! | [`send`] | a port (NIC, buffers, windows, address), and UDP sends on it |
 //! | [`receive`] | the other end: an ordinary socket |
-//! | [`bench`](mod@bench) | how fast a NIC and its driver send |
+//! | [`bench`](mod@bench) | how fast a NIC and its driver send, receive, forward and answer |
 //!
 //! The drivers and what they share are crates of their own: `pagewire-hal` (rings, DMA memory, the NIC traits), `pagewire-e1000`, and `pagewire-hw-sim`
 //! (the simulator). Nothing in the library prints: what it has to tell goes through [`tracing`].
