@@ -20,7 +20,7 @@
 //! | [`send`] | a port (NIC, buffers, windows, address), sends over UDP, and to TCP servers |
 //! | [`tcp`] | TCP whose send buffer is the page cache: a stack on a port, `sendfile`, `sendfilev` |
 //! | [`receive`] | the other end: an ordinary socket |
-//! | [`bench`](mod@bench) | how fast a NIC and its driver send |
+//! | [`bench`](mod@bench) | how fast a NIC and its driver send, receive, forward and answer |
 //!
 //! The drivers and what they share are crates of their own: `pagewire-hal` (rings, DMA memory, the NIC traits), `pagewire-e1000`, and `pagewire-hw-sim`
 //! (the simulator). Nothing in the library prints: what it has to tell goes through [`tracing`].

@@ -49,7 +49,7 @@ pub struct Figures {
     pub doorbells: u64,
     /// Transmit descriptors written.
     pub descriptors: u64,
-    /// Packets that a NIC or a queue dropped, or that did not come back.
+    /// Packets that a NIC or a queue dropped where it was to receive them, or that did not come back.
     pub drops: u64,
     /// The whole time.
     pub seconds: f64,

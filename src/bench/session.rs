@@ -79,7 +79,7 @@ impl Session {
     /// [`BenchError`].
     pub fn receive(&mut self, load: &Load, stop: &AtomicBool) -> Result<Figures, BenchError> {
         self.check(load, HEADER)?;
-        self.counting_drops(|nics, pools| {
+        self.counting_drops(|Self { nics, pools, .. }| {
             let (_, sources) = nics[0].split();
             let works = sources.into_iter().zip(pools).map(|(source, pool)| Receiver::new(source, pool, load.burst)).collect();
             let done = threads::run(works, load, stop)?;
@@ -104,10 +104,10 @@ impl Session {
         self.injected |= forwarding.inject > 0;
         let mut frame = header(len.into()).to_vec();
         frame.resize(len as usize, 0);
-        self.counting_drops(|nics, pools| {
+        self.counting_drops(|Self { nics, pools, .. }| {
             let direction = |source, target| Direction::new(source, target, load.burst);
             let forwarder = |directions, pool| Forwarder::new(directions, pool, load.burst, forwarding, frame.clone());
-            let works = match nics {
+            let works = match nics.as_mut_slice() {
                 [one] => {
                     let (targets, sources) = one.split();
                     let queues = targets.into_iter().zip(sources).zip(pools);
@@ -138,15 +138,17 @@ impl Session {
             return Err(BenchError::Load("several queues; latency is measured with one packet under way, on one queue".into()));
         }
         let load = &Load { burst: 1, ..load.clone() };
-        self.with_shape(load, latency::LEAST, |nics, pools, shape| {
-            let (targets, sources) = nics[0].split();
-            let queues = targets.into_iter().zip(sources).zip(pools);
-            let works = queues.map(|((target, source), pool)| Pinger::new(source, target, pool, shape.clone())).collect();
-            let done = threads::run(works, load, stop)?;
-            let shares: Vec<_> = done.iter().map(|(work, tally)| (*tally, work.share())).collect();
-            let figures = Figures::sum(Kind::Latency, load, &shares);
-            let latency = done.first().map(|(work, _)| Latency::new(work.times(), figures.seconds));
-            Ok(Figures { latency, ..figures })
+        self.counting_drops(|session| {
+            session.with_shape(load, latency::LEAST, |nics, pools, shape| {
+                let (targets, sources) = nics[0].split();
+                let queues = targets.into_iter().zip(sources).zip(pools);
+                let works = queues.map(|((target, source), pool)| Pinger::new(source, target, pool, shape.clone())).collect();
+                let done = threads::run(works, load, stop)?;
+                let shares: Vec<_> = done.iter().map(|(work, tally)| (*tally, work.share())).collect();
+                let figures = Figures::sum(Kind::Latency, load, &shares);
+                let latency = done.first().map(|(work, _)| Latency::new(work.times(), figures.seconds));
+                Ok(Figures { latency, ..figures })
+            })
         })
     }
 
@@ -170,25 +172,20 @@ impl Session {
         self.check(load, least)?;
         let (first, rest) = (load.segments[0] as usize, &load.segments[1..]);
         let payload = Payload::map(&self.nics[0].space(), rest)?;
-        let done = self.counting_drops(|nics, pools| {
-            let done = measure(nics, pools, Shape::new(first, payload.segments(rest)?));
-            if done.is_err() {
-                // Frames may still refer to the payload. A device that cannot be stopped has lost its bus, and the first error says more.
-                let _ = nics[0].stop();
-            }
-            done
-        });
+        let shape = payload.segments(rest).map(|rest| Shape::new(first, rest));
+        let done = shape.map_err(BenchError::from).and_then(|shape| measure(&mut self.nics, &mut self.pools, shape));
+        if done.is_err() {
+            // Frames may still refer to the payload. A device that cannot be stopped has lost its bus, and the first error says more.
+            let _ = self.nics[0].stop();
+        }
         payload.unmap()?;
         done
     }
 
     /// Adds what the NICs dropped meanwhile by their own count.
-    fn counting_drops(
-        &mut self,
-        measure: impl FnOnce(&mut [Box<dyn Nic>], &mut [Pool]) -> Result<Figures, BenchError>,
-    ) -> Result<Figures, BenchError> {
+    fn counting_drops(&mut self, measure: impl FnOnce(&mut Self) -> Result<Figures, BenchError>) -> Result<Figures, BenchError> {
         let before = dropped(&mut self.nics)?;
-        let figures = measure(&mut self.nics, &mut self.pools)?;
+        let figures = measure(self)?;
         Ok(Figures { drops: figures.drops + dropped(&mut self.nics)?.saturating_sub(before), ..figures })
     }
 }

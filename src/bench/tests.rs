@@ -139,6 +139,17 @@ fn during(meanwhile: impl FnOnce(), measure: impl FnOnce(&Load, &AtomicBool) -> 
 }
 
 #[test]
+fn what_arrives_where_nothing_is_to_be_received_is_no_drop() {
+    let (model, mut session) = session(open(1500));
+    let meanwhile = || {
+        wait_until("it sends", || model.doorbells() > 0);
+        assert_eq!(model.receive(&frame(0, 100)), Received::Missed);
+    };
+    let figures = during(meanwhile, |load, stop| session.transmit(load, false, stop));
+    assert_eq!(figures.drops, 0);
+}
+
+#[test]
 fn what_is_received_is_counted_and_so_is_what_is_dropped() {
     let (model, mut session) = session(open(1500));
     let (mut delivered, mut missed) = (0, 0);
