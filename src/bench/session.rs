@@ -1,11 +1,11 @@
 //! NICs that are measured, with their packet buffers.
 
-use std::fs::File;
+use std::any::Any;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use hal::{DmaSpace, Mapping, Nic, NicError, Pool, PoolConfig, Segment};
+use hal::{Access, DmaError, DmaSpace, Mapping, Nic, NicError, Pool, PoolConfig, Segment};
 
 use super::figures::{Figures, Kind};
 use super::forward::{Direction, Forwarder, Forwarding};
@@ -195,10 +195,12 @@ fn dropped(nics: &mut [Box<dyn Nic>]) -> Result<u64, NicError> {
     nics.iter_mut().try_fold(0, |sum, nic| Ok(sum + nic.statistics()?.rx_missed))
 }
 
-/// Pages of a temporary file for the further segments of a packet, mapped for the NIC, as in a send; nothing when there are none.
+/// Pages for the further segments of a packet, mapped for the NIC: of a temporary file, as in a send, or, where the NIC takes no files, of
+/// nothing but memory; nothing when there are none.
 struct Payload {
     space: Arc<dyn DmaSpace>,
-    mapped: Option<(Mapping, File)>,
+    /// With what keeps the pages.
+    mapped: Option<(Mapping, Box<dyn Any>)>,
 }
 
 impl Payload {
@@ -208,8 +210,15 @@ impl Payload {
         let len = u64::from(*longest).next_multiple_of(space.limits().granule);
         let file = tempfile::tempfile().map_err(BenchError::Memory)?;
         file.set_len(len).map_err(BenchError::Memory)?;
-        let mapping = space.map_file(file.as_fd(), 0..len).map_err(NicError::from)?;
-        Ok(Self { space, mapped: Some((mapping, file)) })
+        let mapped: (Mapping, Box<dyn Any>) = match space.map_file(file.as_fd(), 0..len) {
+            Ok(mapping) => (mapping, Box::new(file)),
+            Err(DmaError::Unsupported(_)) => {
+                let memory = space.memory("pagewire-payload", len as usize).map_err(BenchError::Memory)?;
+                (space.map_memory(&memory, Access::ReadWrite).map_err(NicError::from)?, Box::new(memory))
+            }
+            Err(error) => return Err(NicError::from(error).into()),
+        };
+        Ok(Self { space, mapped: Some(mapped) })
     }
 
     fn segments(&self, lens: &[u32]) -> Result<Vec<Segment<'_>>, NicError> {
