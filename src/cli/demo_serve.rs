@@ -82,7 +82,9 @@ impl Ready {
         let client = std::thread::spawn(move || download(address, &target));
         let served = tcp::run(&mut stack, Wait::default(), stop, |stack, now| {
             server.serve(stack, now, SystemTime::now(), drop);
-            if client.is_finished() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            // The client has everything before its last acknowledgement is here.
+            let over = client.is_finished() && server.clients() == 0;
+            if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let tcp = stack.report();
         // Without its NIC the client ends, whatever it waits for.

@@ -45,6 +45,7 @@ fn the_second_part_serves_the_file_to_a_tcp_client() {
     assert_eq!(served.text("sha256_downloaded"), content::sha256(&sent));
     assert_eq!(served.number("downloaded"), sent.len() as u64);
     assert_eq!((served.number("accepted"), served.number("retransmitted")), (1, 0), "{}", served.0);
+    assert_eq!(served.number("acknowledged"), sent.len() as u64 + served.number("bytes_program"), "{}", served.0);
     let tail = sent.len() as u64 % 4096;
     assert_eq!((served.number("bytes_gathered"), served.number("bytes_copied")), (sent.len() as u64 - tail, tail));
     // The NIC cuts what it is given.
