@@ -23,6 +23,9 @@ use hal::iova::{AddressWidth, Alignment, IovaAllocator};
 /// What a container takes where the kernel does not say how many maps are left (`dma_entry_limit` of vfio_iommu_type1).
 const MOST_MAPS: u32 = 65_535;
 
+/// With so many bytes left that may be locked, rings lie on huge pages where there are any: one entry of the IOMMU's cache for all of a ring.
+const AMPLE: u64 = 256 << 20;
+
 /// An IOMMU table of the kernel's VFIO, for the devices of one group that this process has open.
 ///
 /// Files are mapped read-only for the device, so no device and no driver's error can change a file through it.
@@ -194,6 +197,11 @@ impl DmaSpace for VfioSpace {
             partial_page: true,
             writable_descriptor: false,
         }
+    }
+
+    fn memory(&self, name: &str, len: usize) -> io::Result<SharedMemory> {
+        // A huge page counts as a whole against the limit, which is for files rather than for rings.
+        if Memlock::now().left() >= AMPLE { SharedMemory::with_huge_pages(name, len) } else { SharedMemory::new(name, len) }
     }
 
     fn map_memory(&self, memory: &SharedMemory, access: Access) -> Result<Mapping, DmaError> {
