@@ -1,7 +1,12 @@
 //! `pagewire compare`: a row for each way, measured in guests, and the receiver's hash right in each.
 
-use pagewire_tests::command::{pagewire, run};
+use std::time::Duration;
+
+use pagewire_tests::command::{pagewire, start};
 use pagewire_tests::content;
+
+/// Two guests, one after the other, and sends under strace in the second.
+const PATIENCE: Duration = Duration::from_secs(480);
 
 const KERNEL: [&str; 6] = ["read+write", "mmap+write", "sendfile", "splice", "MSG_ZEROCOPY", "io_uring SEND_ZC"];
 const OURS: [&str; 3] = ["pagewire, copying", "pagewire, cold windows", "pagewire, warm windows"];
@@ -12,7 +17,7 @@ fn every_way_is_measured_and_all_of_it_arrives() {
     let picture = directory.path().join("compare.svg");
     let mut command = pagewire(["compare", "--size", "4MiB", "--passes", "1", "--json", "--svg"]);
     command.arg(&picture);
-    let ended = run(command).with_code(0);
+    let ended = start(command).wait_at_most(PATIENCE).with_code(0);
     let figures: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {}", ended.all()));
     let rows = figures["rows"].as_array().expect("rows");
     let names: Vec<&str> = rows.iter().filter_map(|row| row["way"].as_str()).collect();
@@ -42,7 +47,8 @@ fn every_way_is_measured_and_all_of_it_arrives() {
 
 #[test]
 fn a_kernel_without_a_driver_is_told_and_ours_is_measured_all_the_same() {
-    let ended = run(pagewire(["compare", "--size", "1MiB", "--passes", "1", "--nic", "e1000", "--json", "--wire", "user"])).with_code(1);
+    let command = pagewire(["compare", "--size", "1MiB", "--passes", "1", "--nic", "e1000", "--json", "--wire", "user"]);
+    let ended = start(command).wait_at_most(PATIENCE).with_code(1);
     let figures: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {}", ended.all()));
     let rows = figures["rows"].as_array().expect("rows");
     for row in rows {

@@ -99,9 +99,11 @@ impl fmt::Display for Comparison {
         for (why, ways) in failures {
             writeln!(out, "{ways}: {why}")?;
         }
+        // Nobody says when a datagram has arrived.
+        let end = if protocol == "udp" { "the last send's return" } else { "the receiver's close" };
         writeln!(
             out,
-            "instructions: of the guest, user and kernel, by its clock (icount), from connect to the receiver's close, less idle time (/proc/timer_list)"
+            "instructions: of the guest, user and kernel, by its clock (icount), from opening the socket to {end}, less idle time (/proc/timer_list)"
         )?;
         writeln!(out, "(in loop): of these, in turns of pagewire's send loop that got on; the rest is opening, waiting, interrupts")?;
         writeln!(out, "system calls: the kernel's ways counted at each call; pagewire's by strace, in sends of their own")?;
