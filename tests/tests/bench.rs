@@ -141,7 +141,7 @@ fn a_measurement_that_cannot_be_says_why() {
         ("tx", "--nic sim:e1000 --size 64,0", 1, "an empty segment"),
         ("tx", "--nic sim:e1000,gather=off --size 64,1400", 1, "gathers 1"),
         ("tx", "--nic sim:e1000 --burst 300", 1, "use 1 to 256"),
-        ("tx", "--nic sim:e1000 --queues 2", 1, "2 queues"),
+        ("tx", "--nic sim:e1000 --queues 2", 1, "one queue pair"),
         ("tx", "--nic sim:e1000 --cpu 1023", 1, "processor 1023 cannot be used"),
         ("tx", "--nic sim:e1000 --cpu 3-1", 2, "ends before it begins"),
         ("tx", "--nic sim:e1000 --burst 8 --sweep burst", 2, "--sweep"),
