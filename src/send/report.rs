@@ -134,6 +134,11 @@ impl Report {
         self.stopped = other.stopped.clone();
         self.stability.clone_from(&other.stability);
         self.frames_lost += other.frames_lost;
+        if let Some(other) = other.tcp {
+            let tcp = self.tcp.get_or_insert_default();
+            tcp.acknowledged += other.acknowledged;
+            tcp.retransmitted += other.retransmitted;
+        }
     }
 
     /// Bits of file a second.
