@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
 use hw_sim::wire::check::Protocol;
-use pagewire_tests::peer::{Heard, Peer};
+use pagewire_tests::peer::{Heard, Peer, ping};
 use pagewire_tests::web::{self, Server};
 use pagewire_tests::{content, wait_for};
 
@@ -200,11 +200,14 @@ fn half_open_connections_are_bounded_and_a_reset_makes_room() {
         peer.send(&segment(nic, 6000, 1000, |tcp| tcp.syn = true));
         answered(heard).contains(&6000).then_some(())
     });
+    // What was asked again meanwhile is taken when this is answered: behind the end it would be refused, too.
+    peer.send(&ping(STATION, (Ipv4Addr::new(10, 0, 2, 15), nic), 1, 1, b"behind it"));
+    peer.wait("the answer to a ping", |heard| heard.iter().find_map(Heard::echo_reply));
     let account = server.stop();
     assert_eq!((account.number("/tcp/accepted"), account.number("/http/clients")), (0, 0));
     assert!(account.number("/tcp/dropped") >= 32, "{}", account.figures);
     assert_eq!(account.number("/tcp/connections"), 8);
     // Whoever is half open in the end is reset.
-    let reset: Vec<u16> = peer.end().iter().filter_map(tcp).filter(|tcp| tcp.rst).map(|tcp| tcp.destination_port).collect();
-    assert!((5001..5008).chain([6000]).all(|port| reset.contains(&port)), "{reset:?}");
+    let reset = peer.end().iter().filter_map(tcp).filter(|tcp| tcp.rst).count();
+    assert_eq!(reset, 8);
 }
