@@ -3,9 +3,6 @@
 
 use std::net::IpAddr;
 
-use hal::MacAddress;
-use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress};
-
 use super::emit::{self, Stations};
 use super::interface::multicast_station;
 use super::{Interface, ndisc};
@@ -15,16 +12,7 @@ use super::{Interface, ndisc};
 pub fn announce(interface: &Interface, out: &mut Vec<u8>) {
     let source = interface.mac();
     match interface.address().address() {
-        IpAddr::V4(own) => {
-            let announcement = ArpRepr::EthernetIpv4 {
-                operation: ArpOperation::Request,
-                source_hardware_addr: EthernetAddress(source.0),
-                source_protocol_addr: own,
-                target_hardware_addr: EthernetAddress([0; 6]),
-                target_protocol_addr: own,
-            };
-            emit::arp(out, Stations { source, destination: MacAddress::BROADCAST }, &announcement);
-        }
+        IpAddr::V4(own) => emit::arp_request(out, source, own, own),
         IpAddr::V6(own) => {
             let (header, message) = ndisc::advertisement(source, own, None);
             let destination = multicast_station(header.dst_addr.into()).expect("all nodes are a group");
@@ -36,6 +24,7 @@ pub fn announce(interface: &Interface, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use etherparse::ArpOperation;
+    use hal::MacAddress;
 
     use super::*;
     use crate::net::checker::*;

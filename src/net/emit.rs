@@ -1,10 +1,12 @@
 //! Frames that this station sends by itself, checksums computed. All are written into a buffer that is used again.
 
+use std::net::Ipv4Addr;
+
 use hal::MacAddress;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpPacket, ArpRepr, ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, Icmpv4Packet, Icmpv4Repr,
-    Icmpv6Packet, Icmpv6Repr, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr,
+    ArpOperation, ArpPacket, ArpRepr, ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, Icmpv4Packet,
+    Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr,
 };
 
 /// The shortest frame without its checksum (IEEE 802.3 4A.4.2). Frames are padded here, as not every NIC does it.
@@ -29,6 +31,18 @@ fn ethernet(out: &mut Vec<u8>, stations: Stations, ethertype: EthernetProtocol, 
 /// Makes `out` an ARP frame.
 pub(super) fn arp(out: &mut Vec<u8>, stations: Stations, packet: &ArpRepr) {
     packet.emit(&mut ArpPacket::new_unchecked(ethernet(out, stations, EthernetProtocol::Arp, packet.buffer_len())));
+}
+
+/// Makes `out` an ARP request to everybody on the link: who has `target`, says `own` at `source`. For `own` itself it is an announcement.
+pub(super) fn arp_request(out: &mut Vec<u8>, source: MacAddress, own: Ipv4Addr, target: Ipv4Addr) {
+    let request = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: EthernetAddress(source.0),
+        source_protocol_addr: own,
+        target_hardware_addr: EthernetAddress([0; 6]),
+        target_protocol_addr: target,
+    };
+    arp(out, Stations { source, destination: MacAddress::BROADCAST }, &request);
 }
 
 /// Makes `out` a frame with an ICMPv4 message. The header's payload length is that of the message, at most what the MTU allows.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use hal::MacAddress;
-use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, Icmpv6Repr};
+use smoltcp::wire::{ArpOperation, ArpRepr, Icmpv6Repr};
 
 use super::emit::{self, Stations};
 use super::interface::multicast_station;
@@ -112,16 +112,7 @@ impl Resolution {
     fn request(&self, out: &mut Vec<u8>) {
         let source = self.interface.mac();
         match (self.interface.address().address(), self.neighbour) {
-            (IpAddr::V4(own), IpAddr::V4(neighbour)) => {
-                let request = ArpRepr::EthernetIpv4 {
-                    operation: ArpOperation::Request,
-                    source_hardware_addr: EthernetAddress(source.0),
-                    source_protocol_addr: own,
-                    target_hardware_addr: EthernetAddress([0; 6]),
-                    target_protocol_addr: neighbour,
-                };
-                emit::arp(out, Stations { source, destination: MacAddress::BROADCAST }, &request);
-            }
+            (IpAddr::V4(own), IpAddr::V4(neighbour)) => emit::arp_request(out, source, own, neighbour),
             (IpAddr::V6(own), IpAddr::V6(neighbour)) => {
                 let (header, message) = ndisc::solicitation(source, own, neighbour);
                 let destination = multicast_station(header.dst_addr.into()).expect("the solicited-node address is a group");

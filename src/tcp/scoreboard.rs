@@ -159,30 +159,15 @@ impl Scoreboard {
 
     /// The part of `range` that was sent has arrived, out of order. As [`acknowledge`](Self::acknowledge).
     pub fn sack(&mut self, range: Range<u64>, mut arrived: impl FnMut(&Record)) -> u64 {
-        let mut index = self.records.partition_point(|record| record.end <= range.start);
-        let (from, mut news) = (index, 0);
-        while let Some(&record) = self.records.get(index) {
-            if record.start >= range.end {
-                break;
-            }
-            if record.fate != Fate::Sacked {
-                if record.start < range.start {
-                    self.split(index, range.start);
-                    index += 1;
-                    continue;
-                }
-                if record.end > range.end {
-                    self.split(index, range.end);
-                }
-                let part = self.records[index];
-                news += part.len();
-                arrived(&part);
-                self.set(index, Fate::Sacked);
-            }
-            index += 1;
-        }
+        let mut news = 0;
+        let passed = self.each_missing(range, |own, index| {
+            let part = own.records[index];
+            news += part.len();
+            arrived(&part);
+            own.set(index, Fate::Sacked);
+        });
         if news > 0 {
-            self.merge(from.saturating_sub(1), index);
+            self.merge(passed.start.saturating_sub(1), passed.end);
         }
         news
     }
@@ -270,6 +255,19 @@ impl Scoreboard {
 
     /// `range`, which was sent before, is sent again. What of it had arrived stays so.
     pub fn resend(&mut self, range: Range<u64>, now: Nanos) {
+        let end = range.end;
+        let passed = self.each_missing(range, |own, index| {
+            own.set(index, Fate::InFlight);
+            let record = &mut own.records[index];
+            record.sent_at = now;
+            record.resent = true;
+        });
+        self.merge(passed.start, passed.end);
+        self.resent_below = self.resent_below.max(end);
+    }
+
+    /// Calls `each` for every record of `range` that has not arrived, cut to the range. Returns which records it went through.
+    fn each_missing(&mut self, range: Range<u64>, mut each: impl FnMut(&mut Self, usize)) -> Range<usize> {
         let mut index = self.records.partition_point(|record| record.end <= range.start);
         let from = index;
         while let Some(&record) = self.records.get(index) {
@@ -285,15 +283,11 @@ impl Scoreboard {
                 if record.end > range.end {
                     self.split(index, range.end);
                 }
-                self.set(index, Fate::InFlight);
-                let record = &mut self.records[index];
-                record.sent_at = now;
-                record.resent = true;
+                each(self, index);
             }
             index += 1;
         }
-        self.merge(from, index);
-        self.resent_below = self.resent_below.max(range.end);
+        from..index
     }
 
     fn count(&mut self, fate: Fate) -> &mut u64 {

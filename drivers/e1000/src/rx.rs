@@ -86,7 +86,7 @@ impl RxRing {
     }
 
     pub fn attach_pool(&mut self, pool: PoolMapping) -> Result<(), NicError> {
-        if self.addresses.attach(pool) { Ok(()) } else { Err(NicError::ForeignSpace) }
+        self.addresses.attach(pool)
     }
 
     fn forget_packet(&mut self) {

@@ -151,7 +151,7 @@ impl TxRing {
     }
 
     pub fn attach_pool(&mut self, pool: PoolMapping) -> Result<(), NicError> {
-        if self.addresses.attach(pool) { Ok(()) } else { Err(NicError::ForeignSpace) }
+        self.addresses.attach(pool)
     }
 
     /// Writes frames of the usual kind from descriptor `tail` on, up to the first that is not: their context is there, each segment fits a

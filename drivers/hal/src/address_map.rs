@@ -1,5 +1,6 @@
 //! From buffers and segments to bus addresses, for one queue.
 
+use crate::nic::NicError;
 use crate::pool::{Buffer, PoolId, PoolMapping};
 use crate::segment::{Domain, Segment};
 use crate::space::DmaSpace;
@@ -46,18 +47,22 @@ impl AddressMap {
         Self { usual: UsualAddresses { space: space.domain(), pool: None, domain: Domain::NONE, base: 0, stride: 0 }, attached: Vec::new() }
     }
 
-    /// Adds a pool. Returns whether it is attached to this queue's space.
-    #[must_use]
-    pub fn attach(&mut self, pool: PoolMapping) -> bool {
-        let own = pool.space() == self.usual.space;
-        if own && !self.attached.iter().any(|attached| attached.pool() == pool.pool()) {
+    /// Adds a pool.
+    ///
+    /// # Errors
+    /// [`NicError::ForeignSpace`] for one that is attached to another space than this queue's.
+    pub fn attach(&mut self, pool: PoolMapping) -> Result<(), NicError> {
+        if pool.space() != self.usual.space {
+            return Err(NicError::ForeignSpace);
+        }
+        if !self.attached.iter().any(|attached| attached.pool() == pool.pool()) {
             if self.attached.is_empty() {
                 self.usual =
                     UsualAddresses { pool: Some(pool.id()), domain: pool.pool(), base: pool.base(), stride: pool.stride(), ..self.usual };
             }
             self.attached.push(pool);
         }
-        own
+        Ok(())
     }
 
     /// What nearly all frames need.

@@ -272,7 +272,7 @@ impl<R: Ring> Receive for Rx<R> {
     }
 
     fn attach_pool(&mut self, pool: PoolMapping) -> Result<(), NicError> {
-        if self.addresses.attach(pool) { Ok(()) } else { Err(NicError::ForeignSpace) }
+        self.addresses.attach(pool)
     }
 
     fn settle(&mut self) {

@@ -393,7 +393,7 @@ impl<R: Ring> Transmit for Tx<R> {
     }
 
     fn attach_pool(&mut self, pool: PoolMapping) -> Result<(), NicError> {
-        if self.addresses.attach(pool) { Ok(()) } else { Err(NicError::ForeignSpace) }
+        self.addresses.attach(pool)
     }
 
     fn settle(&mut self) -> u64 {
