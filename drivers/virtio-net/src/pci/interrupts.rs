@@ -9,7 +9,7 @@ use bitflags::bitflags;
 use hal::registers::Width;
 use hal::{BusDevice, BusError, Interrupt, RegisterError};
 
-use super::common::{Common, NO_VECTOR};
+use super::registers::{Common, NO_VECTOR};
 use super::structure::Region;
 
 /// The MSI-X capability's Message Control (PCI Local Bus 3.0, 6.8.2.3).

@@ -4,14 +4,14 @@
 //! |---|---|
 //! | `capability` | the list in configuration space that says where everything is |
 //! | `structure` | a part of a BAR, with its bounds |
-//! | `common` | the registers that negotiate features and set queues up |
+//! | `registers` | the registers that negotiate features and set queues up |
 //! | `interrupts` | MSI-X vectors, or INTx with its cause register |
 //!
 //! Modern devices are driven (1af4:1041), and transitional ones (1af4:1000) by their modern side. What a device says of itself is checked before it is used.
 
 mod capability;
-mod common;
 mod interrupts;
+mod registers;
 mod structure;
 #[cfg(test)]
 mod tests;
@@ -24,8 +24,8 @@ use hal::virtio::{DeviceStatus, QueueLayout, VirtioTransport};
 use hal::{BusDevice, BusError, DmaSpace, Doorbell, Interrupt, NicError, PciIdentity, RegisterError, Registers};
 
 use capability::{Capabilities, Kind, ListError, Structure};
-use common::Common;
 use interrupts::Interrupts;
+use registers::Common;
 use structure::Region;
 
 /// The vendor of all virtio devices (4.1.2).
@@ -79,7 +79,7 @@ impl PciTransport {
         let find = |finder: &mut Finder<'_>, least: u64, wanted: fn(Kind) -> bool| {
             capabilities.structures.iter().filter(|structure| wanted(structure.kind)).find_map(|structure| finder.region(structure, least))
         };
-        let common = find(&mut finder, common::LEN, |kind| kind == Kind::Common);
+        let common = find(&mut finder, registers::LEN, |kind| kind == Kind::Common);
         let notify = find(&mut finder, 2, |kind| matches!(kind, Kind::Notify { .. }));
         let isr = find(&mut finder, 1, |kind| kind == Kind::Isr);
         let config = find(&mut finder, 1, |kind| kind == Kind::Device);
