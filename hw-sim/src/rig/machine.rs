@@ -101,7 +101,10 @@ impl Machine {
         let qmp = birth.accept(&qmp_listener, "its QMP socket")?;
         let stream = stream_listener.map(|listener| birth.accept(&listener, "its wire")).transpose()?;
 
-        let qmp = Qmp::new(qmp).map_err(|error| birth.failed(&error))?;
+        let mut qmp = Qmp::new(qmp).map_err(|error| birth.failed(&error))?;
+        if stream.is_some() {
+            qmp.wait_stream_connected().map_err(|error| birth.failed(&error))?;
+        }
         let mut qtest = Qtest::new(qtest).map_err(setup("prepare the qtest socket"))?;
         let function = qtest
             .intercept_interrupts()

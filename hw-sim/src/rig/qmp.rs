@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::timeout;
+use super::timeout::{self, poll_until};
 
 /// How many events are kept for somebody to wait for.
 const EVENTS: usize = 256;
@@ -108,6 +108,18 @@ impl Qmp {
         }
     }
 
+    /// Waits until the netdev of type `stream` is connected for QEMU too: its socket is, before QEMU's main loop has heard of it, and frames
+    /// that the device sends in between are dropped. The event for it may have come before anybody listened, so the state is asked for.
+    pub(crate) fn wait_stream_connected(&mut self) -> Result<(), QmpError> {
+        let connected = poll_until(Instant::now() + timeout::QEMU, || {
+            match self.execute("human-monitor-command", json!({ "command-line": "info network" })) {
+                Ok(listing) => listing.as_str().is_some_and(|listing| listing.contains("type=stream,unix:")).then_some(Ok(())),
+                Err(error) => Some(Err(error)),
+            }
+        });
+        connected.unwrap_or_else(|| Err(QmpError::Silent { what: "the connection of its wire".to_owned() }))
+    }
+
     fn keep(&mut self, event: Value) {
         // Only what somebody waits for; QEMU repeats a removal for the object's path, without an id.
         if event["event"] == "DEVICE_DELETED" && event["data"].get("device").is_some() {
@@ -165,6 +177,15 @@ mod tests {
         let mut qmp = qmp.unwrap();
         assert_eq!(qmp.execute("device_del", json!({ "id": "dimm3" })).unwrap(), 7);
         qmp.wait_device_deleted("dimm3").unwrap();
+    }
+
+    #[test]
+    fn the_wire_is_asked_for_until_it_is_connected() {
+        let asked = "{\"return\": \"n0: index=0,type=stream,\"}\n{\"return\": \"n0: index=0,type=stream,unix:/w\"}\n{\"return\": 7}\n";
+        let (qmp, _peer) = with_peer(&format!("{GREETING}{asked}"));
+        let mut qmp = qmp.unwrap();
+        qmp.wait_stream_connected().unwrap();
+        assert_eq!(qmp.execute("query-status", json!({})).unwrap(), 7, "the second answer was waited for, and no third");
     }
 
     #[test]
