@@ -71,6 +71,30 @@ impl<'b, 'w> Frames<'b, 'w> {
         self.heads.len() + self.segments.len()
     }
 
+    /// How many segments the next frame gathers behind its header.
+    #[inline(always)]
+    pub fn next_segments(&self) -> Option<usize> {
+        self.heads.as_slice().first().map(|head| head.segments)
+    }
+
+    /// The next frame's header and request, and the frames after it; `None` when it gathers something, or there is none. Less to carry along
+    /// than [`split_first`](Self::split_first).
+    #[inline(always)]
+    pub fn split_single(&self) -> Option<(&'b Buffer, &'b Offload, Self)> {
+        let mut heads = self.heads.clone();
+        let head = heads.next()?;
+        (head.segments == 0).then_some((&head.header, &head.offload, Self { heads, segments: self.segments }))
+    }
+
+    /// The same for a frame that gathers one segment.
+    #[inline(always)]
+    pub fn split_pair(&self) -> Option<(&'b Buffer, &'b Segment<'w>, &'b Offload, Self)> {
+        let mut heads = self.heads.clone();
+        let head = heads.next()?;
+        let (segment, segments) = self.segments.split_first()?;
+        (head.segments == 1).then_some((&head.header, segment, &head.offload, Self { heads, segments }))
+    }
+
     /// The next frame, and those after it.
     #[inline(always)]
     pub fn split_first(&self) -> Option<(Frame<'b, 'w>, Self)> {
@@ -109,14 +133,19 @@ impl InFlight {
     /// The frames are completed: their buffers return to their pools, those of one pool by one atomic operation.
     #[inline]
     pub fn give_back(&mut self) {
-        Buffer::give_back(&mut self.heads, |head| &head.header);
-        Buffer::give_back(&mut self.buffers, |buffer| buffer);
+        self.give(|_| ());
     }
 
-    /// Where another processor has read the headers: asks for their cache lines, since buffers that come back are the first to be written again.
+    /// The same where another processor has read the headers: asks for their cache lines, since they will be written again.
     #[inline]
-    pub fn fetch(&self) {
-        self.heads.iter().for_each(|head| head.header.fetch());
+    pub fn give_back_fetching(&mut self) {
+        self.give(Buffer::fetch);
+    }
+
+    #[inline(always)]
+    fn give(&mut self, also: impl Fn(&Buffer)) {
+        Buffer::give_back(&mut self.heads, |head| &head.header, also);
+        Buffer::give_back(&mut self.buffers, |buffer| buffer, |_| ());
     }
 }
 

@@ -151,6 +151,6 @@ impl RxBurst {
     #[inline]
     pub fn clear(&mut self) {
         self.heads.clear();
-        Buffer::give_back(&mut self.buffers, |buffer| buffer);
+        Buffer::give_back(&mut self.buffers, |buffer| buffer, |_| ());
     }
 }

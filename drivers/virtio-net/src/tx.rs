@@ -8,10 +8,10 @@ use hal::barrier::Order;
 use hal::frame::{Frames, InFlight};
 use hal::nic::{HANG, TxCounters};
 use hal::pool::PoolMapping;
-use hal::{AddressMap, Buffer, Burst, DmaSpace, Doorbell, Frame, NicError, Offload, OffloadFlags, Progress, TxQueue};
+use hal::{AddressMap, Burst, DmaSpace, Doorbell, Frame, NicError, Offload, OffloadFlags, Progress, TxQueue};
 
 use crate::device::{Health, SharedDevice};
-use crate::header::{self, HEADER, HEADER_WITH_HASH, Header};
+use crate::header::{self, Header, WORDS, WORDS_WITH_HASH};
 use crate::queue::{Queue, Transmit};
 use crate::ring::{Cursor, Flight, Indirect, Kind, Piece, Ring, RingConfig, Violation};
 
@@ -116,7 +116,7 @@ impl<R: Ring> Tx<R> {
             indirect,
             addresses: AddressMap::new(&**space),
             usual: Usual { offload: Offload::NONE, header: [0; 3], least: 1, most: config.max_frame },
-            header_len: if config.hash { HEADER_WITH_HASH } else { HEADER },
+            header_len: if config.hash { header::HEADER_WITH_HASH } else { header::HEADER },
             config,
             queue: Queue::new(index),
             batches: VecDeque::with_capacity(size.into()),
@@ -132,49 +132,114 @@ impl<R: Ring> Tx<R> {
         })
     }
 
-    /// Puts the header in front of a frame's first buffer; returns both as one piece.
-    #[inline(always)]
-    fn head(&self, buffer: &Buffer, address: u64, header: Header) -> Piece {
-        if self.config.hash {
-            let [a, b, c] = header;
-            buffer.write_prefix([a, b, c, 0, 0]);
-        } else {
-            buffer.write_prefix(header);
+    /// Writes frames of the usual kind, up to the first that is not, or for which there is no room. Everything that changes is local, so that it
+    /// stays in registers; and frames of one piece, of two, and of more have a loop each, which need not carry what the others need.
+    #[inline]
+    fn write_usual<'b, 'w, const N: usize>(&mut self, mut frames: Frames<'b, 'w>, run: &mut Run<R::Cursor>) -> Frames<'b, 'w> {
+        let header = header::extend::<N>(self.usual.header);
+        while let Some(segments) = frames.next_segments() {
+            let before = frames.len();
+            frames = match segments {
+                0 => self.write_single(frames, run, header),
+                1 => self.write_pairs(frames, run, header),
+                _ => self.write_gathered(frames, run, header),
+            };
+            if frames.len() == before {
+                break;
+            }
         }
-        Piece { address: address - u64::from(self.header_len), len: buffer.len() as u32 + self.header_len, kind: Kind::Read }
+        frames
     }
 
-    /// Writes frames of the usual kind, up to the first that is not, or for which there is no room. Everything that changes is local, so that
-    /// it stays in registers.
-    #[inline]
-    fn write_usual<'b, 'w>(&self, mut frames: Frames<'b, 'w>, run: &mut Run<R::Cursor>) -> Frames<'b, 'w> {
+    /// Frames that gather nothing.
+    #[inline(always)]
+    fn write_single<'b, 'w, const N: usize>(
+        &self,
+        mut frames: Frames<'b, 'w>,
+        run: &mut Run<R::Cursor>,
+        header: [u32; N],
+    ) -> Frames<'b, 'w> {
         let (usual, addresses) = (self.usual, self.addresses.usual());
+        let Run { mut cursor, mut room, mut sent } = *run;
+        while room > 0
+            && let Some((buffer, offload, after)) = frames.split_single()
+        {
+            let bytes = buffer.len() as u32;
+            if *offload != usual.offload || !usual.fits(bytes) {
+                break;
+            }
+            let Some(address) = addresses.prefix(buffer, header) else { break };
+            self.ring.put(&mut cursor, Piece { address, len: bytes + header::len(header), kind: Kind::Read });
+            room -= 1;
+            sent.bytes += u64::from(bytes);
+            frames = after;
+        }
+        sent.packets += u64::from(run.room - room);
+        *run = Run { cursor, room, sent };
+        frames
+    }
+
+    /// Frames that gather one segment. Two descriptors in the ring are half a cache line for the device to fetch; a table would be a whole one.
+    #[inline(always)]
+    fn write_pairs<'b, 'w, const N: usize>(
+        &mut self,
+        mut frames: Frames<'b, 'w>,
+        run: &mut Run<R::Cursor>,
+        header: [u32; N],
+    ) -> Frames<'b, 'w> {
+        let (usual, addresses) = (self.usual, self.addresses.usual());
+        let Run { mut cursor, mut room, mut sent } = *run;
+        while room > 1
+            && let Some((buffer, segment, offload, after)) = frames.split_pair()
+        {
+            let (first, second) = (buffer.len() as u32, segment.len());
+            let bytes = u64::from(first) + u64::from(second);
+            if *offload != usual.offload || !usual.fits_sum(bytes) {
+                break;
+            }
+            let (Some(rest), Some(address)) = (addresses.segment(segment), addresses.prefix(buffer, header)) else { break };
+            let head = Piece { address, len: first + header::len(header), kind: Kind::Read };
+            self.flight.chain(cursor.position(), 2);
+            self.ring.put_chain(&mut cursor, 2, [head, Piece { address: rest, len: second, kind: Kind::Read }].into_iter());
+            room -= 2;
+            sent.bytes += bytes;
+            frames = after;
+        }
+        sent.packets += u64::from(run.room - room) / 2;
+        *run = Run { cursor, room, sent };
+        frames
+    }
+
+    /// Frames that gather several, by a table.
+    #[inline(never)]
+    fn write_gathered<'b, 'w, const N: usize>(
+        &self,
+        mut frames: Frames<'b, 'w>,
+        run: &mut Run<R::Cursor>,
+        header: [u32; N],
+    ) -> Frames<'b, 'w> {
+        let (usual, addresses) = (self.usual, self.addresses.usual());
+        let Some(indirect) = &self.indirect else { return frames };
         let Run { mut cursor, mut room, mut sent } = *run;
         'frames: while room > 0
             && let Some((frame, after)) = frames.split_first()
+            && frame.segments.len() < Indirect::ENTRIES
+            && *frame.offload == usual.offload
         {
-            let Some(address) = addresses.buffer(frame.header) else { break };
+            let Some(address) = addresses.prefix(frame.header, header) else { break };
             let mut bytes = frame.header.len() as u64;
-            if *frame.offload != usual.offload {
+            // The table is of a free place: what is written of a frame that turns out to be unusual is written over.
+            let mut table = indirect.start(cursor.position(), frame.segments.len() + 1);
+            table.put(Piece { address, len: bytes as u32 + header::len(header), kind: Kind::Read });
+            for segment in frame.segments {
+                let Some(address) = addresses.segment(segment) else { break 'frames };
+                table.put(Piece { address, len: segment.len(), kind: Kind::Read });
+                bytes += u64::from(segment.len());
+            }
+            if !usual.fits_sum(bytes) {
                 break;
             }
-            let mut piece = self.head(frame.header, address, usual.header);
-            if !frame.segments.is_empty() {
-                let Some(indirect) = self.indirect.as_ref().filter(|_| frame.segments.len() < Indirect::ENTRIES) else { break };
-                // The table is of a free place: what is written of a frame that turns out to be unusual is written over.
-                let mut table = indirect.start(cursor.position(), frame.segments.len() + 1);
-                table.put(piece);
-                for segment in frame.segments {
-                    let Some(address) = addresses.segment(segment) else { break 'frames };
-                    table.put(Piece { address, len: segment.len(), kind: Kind::Read });
-                    bytes += u64::from(segment.len());
-                }
-                piece = table.piece();
-            }
-            if !usual.fits(bytes) {
-                break;
-            }
-            self.ring.put(&mut cursor, piece);
+            self.ring.put(&mut cursor, table.piece());
             room -= 1;
             sent.bytes += bytes;
             sent.packets += 1;
@@ -207,11 +272,16 @@ impl<R: Ring> Tx<R> {
             return Ok(false);
         }
         // All addresses first: after that nothing can fail.
-        let Some(address) = self.addresses.buffer(frame.header) else { return Err(NicError::UnmappedSegment) };
         if frame.segments.iter().any(|segment| self.addresses.segment(segment).is_none()) {
             return Err(NicError::UnmappedSegment);
         }
-        let head = self.head(frame.header, address, prepared.header);
+        let address = if self.config.hash {
+            self.addresses.prefix(frame.header, header::extend::<WORDS_WITH_HASH>(prepared.header))
+        } else {
+            self.addresses.prefix(frame.header, prepared.header)
+        };
+        let Some(address) = address else { return Err(NicError::UnmappedSegment) };
+        let head = Piece { address, len: frame.header.len() as u32 + self.header_len, kind: Kind::Read };
         let rest = frame
             .segments
             .iter()
@@ -265,6 +335,18 @@ impl<R: Ring> Tx<R> {
         if self.config.in_order {
             return self.ring.take_in_order(&mut self.flight);
         }
+        // Nearly always they come as they were posted.
+        let (mut frames, more) = self.ring.take_run(self.flight.oldest(), self.flight.plain())?;
+        self.flight.take(frames)?;
+        if more {
+            frames += self.take_singly()?;
+        }
+        Ok(frames)
+    }
+
+    /// The same for buffers in any order, and of any length.
+    #[inline(never)]
+    fn take_singly(&mut self) -> Result<u32, Violation> {
         let mut frames = 0;
         while let Some(used) = self.ring.peek()? {
             let (descriptors, complete) = self.flight.complete(used.id)?;
@@ -290,9 +372,10 @@ impl<R: Ring> Tx<R> {
             self.sent.packets += batch.sent.packets;
             self.sent.bytes += batch.sent.bytes;
             if shared {
-                batch.buffers.fetch();
+                batch.buffers.give_back_fetching();
+            } else {
+                batch.buffers.give_back();
             }
-            batch.buffers.give_back();
             if let Some(batch) = self.batches.pop_front() {
                 self.spare.push(batch.buffers);
             }
@@ -303,8 +386,15 @@ impl<R: Ring> Tx<R> {
 
 impl Usual {
     #[inline(always)]
-    fn fits(&self, bytes: u64) -> bool {
-        (u64::from(self.least)..=u64::from(self.most)).contains(&bytes)
+    fn fits(&self, bytes: u32) -> bool {
+        // One comparison, where a range takes two.
+        bytes.wrapping_sub(self.least) <= self.most - self.least
+    }
+
+    /// The same for a sum, which may be of more bits.
+    #[inline(always)]
+    fn fits_sum(&self, bytes: u64) -> bool {
+        u32::try_from(bytes).is_ok_and(|bytes| self.fits(bytes))
     }
 }
 
@@ -315,7 +405,11 @@ impl<R: Ring> TxQueue for Tx<R> {
         let mut frames = burst.frames();
         let mut refused = None;
         while frames.len() > 0 {
-            frames = self.write_usual(frames, &mut run);
+            frames = if self.config.hash {
+                self.write_usual::<WORDS_WITH_HASH>(frames, &mut run)
+            } else {
+                self.write_usual::<WORDS>(frames, &mut run)
+            };
             let Some((frame, after)) = frames.split_first().filter(|_| run.room > 0) else { break };
             match self.write_any(&mut run, &frame) {
                 Ok(true) => frames = after,

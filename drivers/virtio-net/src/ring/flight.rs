@@ -42,11 +42,24 @@ impl Flight {
     }
 
     /// The buffer at `position` has so many descriptors, more than one.
+    #[inline(always)]
     pub fn chain(&mut self, position: u32, descriptors: u16) {
         if descriptors > 1 {
             self.descriptors[(position & self.mask) as usize] = descriptors;
             self.chains += 1;
         }
+    }
+
+    /// The oldest buffer's position.
+    #[inline(always)]
+    pub fn oldest(&self) -> u32 {
+        self.oldest
+    }
+
+    /// How many buffers are in flight where all are of one descriptor, and none was completed before an older one; else 0.
+    #[inline(always)]
+    pub fn plain(&self) -> u32 {
+        if self.chains == 0 && self.early == 0 { self.end.wrapping_sub(self.oldest) } else { 0 }
     }
 
     /// The oldest buffer's place, by which the device names it.
@@ -83,6 +96,7 @@ impl Flight {
     }
 
     /// Takes the oldest buffer, which there is; returns its descriptors.
+    #[inline(always)]
     fn step(&mut self) -> u16 {
         let place = &mut self.descriptors[(self.oldest & self.mask) as usize];
         let descriptors = *place & !DONE;
@@ -126,9 +140,8 @@ impl Flight {
     /// When it is not in flight.
     #[inline(always)]
     pub fn complete(&mut self, id: u32) -> Result<(u16, u32), Violation> {
-        if id == self.oldest_id() && self.oldest != self.end && self.chains == 0 && self.early == 0 {
-            self.oldest = self.oldest.wrapping_add(1);
-            return Ok((1, 1));
+        if id == self.oldest_id() && self.oldest != self.end && self.early == 0 {
+            return Ok((self.step(), 1));
         }
         self.complete_any(id)
     }

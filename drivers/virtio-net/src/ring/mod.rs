@@ -128,6 +128,10 @@ pub(crate) trait Ring: Send + Sized {
     /// The next used buffer, if there is one. It stays the next one until [`advance`](Self::advance).
     fn peek(&mut self) -> Result<Option<Used>, Violation>;
 
+    /// Takes the next used buffers, each of one descriptor, as long as they are those that were posted from position `first` on, at most `most`.
+    /// Returns how many, and whether more are used.
+    fn take_run(&mut self, first: u32, most: u32) -> Result<(u32, bool), Violation>;
+
     /// So many used buffers, and the descriptors that they had, were taken.
     fn advance(&mut self, buffers: u16, descriptors: u16);
 

@@ -104,11 +104,11 @@ impl PackedRing {
         }
     }
 
-    /// The high word of the descriptor that the device uses next, if it did.
+    /// The high word of the descriptor at a position in flight, if the device has used it.
     #[inline(always)]
-    fn used_high(&self) -> Option<u64> {
-        let high = self.descriptors.read_high(self.next_used as usize);
-        let both = if self.odd_lap(self.next_used) { AVAILABLE | USED } else { 0 };
+    fn used_high(&self, position: u32) -> Option<u64> {
+        let high = self.descriptors.read_high(position as usize);
+        let both = if self.odd_lap(position) { AVAILABLE | USED } else { 0 };
         (high & (AVAILABLE | USED) == both).then_some(high)
     }
 }
@@ -155,6 +155,7 @@ impl Ring for PackedRing {
         self.step(cursor);
     }
 
+    #[inline(always)]
     fn put_chain(&self, cursor: &mut PackedCursor, count: usize, pieces: impl Iterator<Item = Piece>) {
         let id = u64::from(cursor.position & self.mask);
         for (number, piece) in pieces.enumerate() {
@@ -183,9 +184,28 @@ impl Ring for PackedRing {
         if self.next_used == self.tail {
             return Ok(None);
         }
-        let Some(high) = self.used_high() else { return Ok(None) };
+        let Some(high) = self.used_high(self.next_used) else { return Ok(None) };
         self.order().read();
         Ok(Some(Used { id: (high >> 32) as u16 as u32, len: high as u32 }))
+    }
+
+    #[inline(always)]
+    fn take_run(&mut self, first: u32, most: u32) -> Result<(u32, bool), Violation> {
+        let (start, mut count) = (self.next_used, 0);
+        let mut more = false;
+        while let position = start.wrapping_add(count)
+            && position != self.tail
+            && let Some(high) = self.used_high(position)
+        {
+            if count == most || (high >> 32) as u16 != (first.wrapping_add(count) & self.mask) as u16 {
+                more = true;
+                break;
+            }
+            count += 1;
+        }
+        self.order().read();
+        self.next_used = start.wrapping_add(count);
+        Ok((count, more))
     }
 
     #[inline(always)]
@@ -204,7 +224,7 @@ impl Ring for PackedRing {
     }
 
     fn has_used(&self) -> bool {
-        self.next_used != self.tail && self.used_high().is_some()
+        self.next_used != self.tail && self.used_high(self.next_used).is_some()
     }
 
     fn arm(&mut self) {

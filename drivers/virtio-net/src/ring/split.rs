@@ -152,6 +152,7 @@ impl Ring for SplitRing {
         *cursor = SplitCursor { position: position.wrapping_add(1), entry: entry.wrapping_add(1) };
     }
 
+    #[inline(always)]
     fn put_chain(&self, cursor: &mut SplitCursor, count: usize, pieces: impl Iterator<Item = Piece>) {
         let head = cursor.position;
         for (number, piece) in pieces.enumerate() {
@@ -190,6 +191,19 @@ impl Ring for SplitRing {
         }
         let element = u64::from_le(self.used.read(self.next_used.into()));
         Ok(Some(Used { id: element as u32, len: (element >> 32) as u32 }))
+    }
+
+    #[inline(always)]
+    fn take_run(&mut self, first: u32, most: u32) -> Result<(u32, bool), Violation> {
+        self.look()?;
+        let available = u32::from(self.seen.wrapping_sub(self.next_used));
+        let (start, most) = (usize::from(self.next_used), most.min(available));
+        let mut count = 0;
+        while count < most && u64::from_le(self.used.read(start + count as usize)) as u32 == first.wrapping_add(count) & self.mask {
+            count += 1;
+        }
+        self.next_used = self.next_used.wrapping_add(count as u16);
+        Ok((count, count < available))
     }
 
     #[inline(always)]
