@@ -314,6 +314,24 @@ impl Buffer {
         self.len = len as u16;
     }
 
+    /// For a queue: as [`set_len`](Self::set_len), for a length that a device says. `false`, and nothing done, when the buffer is smaller.
+    #[inline(always)]
+    pub fn try_set_len(&mut self, len: u32) -> bool {
+        let fits = len as usize <= self.capacity();
+        if fits {
+            self.len = len as u16;
+        }
+        fits
+    }
+
+    /// For a queue: asks for the line in which headers usually are, to be written or read soon.
+    #[inline(always)]
+    pub fn fetch(&self) {
+        let core = self.core();
+        // SAFETY: where the data of a buffer usually start, inside the pool's memory.
+        prefetch::for_writing(unsafe { core.base.offset(self.index as isize * core.stride) });
+    }
+
     /// Copies from `offset` on into `bytes`.
     ///
     /// # Panics
@@ -360,18 +378,10 @@ impl Buffer {
         unsafe { self.core().base.offset(self.start() + offset as isize) }
     }
 
-    /// Asks for the line in which headers usually are, to be written soon.
-    #[inline(always)]
-    pub(crate) fn fetch(&self) {
-        let core = self.core();
-        // SAFETY: where the data usually start is inside the pool's memory.
-        prefetch::for_writing(unsafe { core.base.offset(self.index as isize * core.stride) });
-    }
-
-    /// Gives the buffers of many owners back at once, after `also` has seen each: one atomic operation for all neighbours of one pool. The vector
-    /// keeps its memory.
+    /// Gives the buffers of many owners back at once: one atomic operation for all neighbours of one pool. The vector keeps its memory. `also` is told
+    /// where the data of each usually start, inside the pool's memory; it only may ask for that line.
     #[inline]
-    pub(crate) fn give_back<T>(owners: &mut Vec<T>, buffer: impl Fn(&T) -> &Buffer, also: impl Fn(&Buffer)) {
+    pub(crate) fn give_back<T>(owners: &mut Vec<T>, buffer: impl Fn(&T) -> &Buffer, also: impl Fn(NonNull<u8>)) {
         let len = owners.len();
         // From here on the buffers are in the care of `give_chain`.
         // SAFETY: no more than there were; what is cut off is given back below, not dropped.
@@ -379,15 +389,19 @@ impl Buffer {
         // SAFETY: `len` owners are still there, since nobody writes to the vector before this returns.
         let mut buffers = unsafe { std::slice::from_raw_parts(owners.as_ptr(), len) }.iter().map(buffer);
         let mut next = buffers.next();
-        while let Some(outermost) = next {
-            also(outermost);
-            let (core, last) = (outermost.core, outermost.index);
+        while let Some(&Self { core, index: last, .. }) = next {
+            // SAFETY: its buffers are out, so the core lives until `give_chain`, behind which none of this is used.
+            let Core { free, base, stride, .. } = unsafe { core.as_ref() };
+            // Copies, which stay in registers.
+            let (base, stride, links) = (*base, *stride, free.links());
+            // SAFETY: where the data of one of its buffers usually start, inside the pool's memory.
+            let see = |index: u32| also(unsafe { base.offset(index as isize * stride) });
+            see(last);
             let mut first = last;
             next = buffers.find(|buffer| {
                 if buffer.core == core {
-                    also(buffer);
-                    // SAFETY: its buffers are out, so the core lives.
-                    unsafe { core.as_ref() }.free.link(buffer.index, first);
+                    see(buffer.index);
+                    links.link(buffer.index, first);
                     first = buffer.index;
                 }
                 buffer.core != core

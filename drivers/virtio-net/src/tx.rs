@@ -13,7 +13,7 @@ use hal::{AddressMap, Burst, DmaSpace, Doorbell, Frame, NicError, Offload, Offlo
 use crate::device::{Health, SharedDevice};
 use crate::header::{self, Header, WORDS, WORDS_WITH_HASH};
 use crate::queue::{Queue, Transmit};
-use crate::ring::{Cursor, Flight, Indirect, Kind, Piece, Ring, RingConfig, Violation};
+use crate::ring::{Cursor, Flight, InFlightRun, Indirect, Kind, Piece, Ring, RingConfig, Violation};
 
 /// The most pieces of a frame; back ends gather between 128 and 1024.
 const MAX_PIECES: u16 = 128;
@@ -48,6 +48,8 @@ pub(crate) struct Tx<R: Ring> {
     /// The empty keepers of completed batches, for the next ones.
     #[allow(clippy::vec_box)] // they move between here and the batches, for every burst
     spare: Vec<Box<InFlight>>,
+    /// Up to which position the ring's cache lines were asked for.
+    fetched: u32,
     /// Completed frames of the oldest batch, which is not complete.
     done: u32,
     progress: Arc<Progress>,
@@ -97,6 +99,9 @@ struct Watch {
 /// wire that was full (`virtio_net_tx_complete`) it names a descriptor that it then takes without being told, and no later one.
 const NUDGE: Duration = Duration::from_millis(10);
 
+/// How many places are asked for ahead: two bursts of the usual size.
+const AHEAD: u32 = 64;
+
 /// What changes while a burst is written.
 #[derive(Clone, Copy)]
 struct Run<C> {
@@ -121,6 +126,7 @@ impl<R: Ring> Tx<R> {
             queue: Queue::new(index),
             batches: VecDeque::with_capacity(size.into()),
             spare: Vec::with_capacity(size.into()),
+            fetched: 0,
             done: 0,
             progress: space.queues().join(),
             posted: 0,
@@ -151,63 +157,58 @@ impl<R: Ring> Tx<R> {
         frames
     }
 
-    /// Frames that gather nothing.
-    #[inline(always)]
-    fn write_single<'b, 'w, const N: usize>(
-        &self,
-        mut frames: Frames<'b, 'w>,
-        run: &mut Run<R::Cursor>,
-        header: [u32; N],
-    ) -> Frames<'b, 'w> {
+    /// Frames that gather nothing. Not inlined, nor are the others: a loop has all registers to itself.
+    #[inline(never)]
+    fn write_single<'b, 'w, const N: usize>(&self, frames: Frames<'b, 'w>, run: &mut Run<R::Cursor>, header: [u32; N]) -> Frames<'b, 'w> {
         let (usual, addresses) = (self.usual, self.addresses.usual());
-        let Run { mut cursor, mut room, mut sent } = *run;
-        while room > 0
-            && let Some((buffer, offload, after)) = frames.split_single()
-        {
-            let bytes = buffer.len() as u32;
+        let Run { mut cursor, mut sent, .. } = *run;
+        let (mut count, mut sum) = (0, 0);
+        for (buffer, offload) in frames.singles(run.room.min(self.ring.until_end(&cursor)) as usize) {
+            let bytes = buffer.len() as u64;
             if *offload != usual.offload || !usual.fits(bytes) {
                 break;
             }
             let Some(address) = addresses.prefix(buffer, header) else { break };
-            self.ring.put(&mut cursor, Piece { address, len: bytes + header::len(header), kind: Kind::Read });
-            room -= 1;
-            sent.bytes += u64::from(bytes);
-            frames = after;
+            self.ring.write(&mut cursor, Piece { address, len: bytes as u32 + header::len(header), kind: Kind::Read });
+            count += 1;
+            sum += bytes;
         }
-        sent.packets += u64::from(run.room - room);
-        *run = Run { cursor, room, sent };
-        frames
+        self.ring.turn(&mut cursor);
+        sent.packets += count as u64;
+        sent.bytes += sum;
+        *run = Run { cursor, room: run.room - count as u32, sent };
+        frames.behind(count, 0)
     }
 
     /// Frames that gather one segment. Two descriptors in the ring are half a cache line for the device to fetch; a table would be a whole one.
-    #[inline(always)]
+    #[inline(never)]
     fn write_pairs<'b, 'w, const N: usize>(
         &mut self,
-        mut frames: Frames<'b, 'w>,
+        frames: Frames<'b, 'w>,
         run: &mut Run<R::Cursor>,
         header: [u32; N],
     ) -> Frames<'b, 'w> {
         let (usual, addresses) = (self.usual, self.addresses.usual());
-        let Run { mut cursor, mut room, mut sent } = *run;
-        while room > 1
-            && let Some((buffer, segment, offload, after)) = frames.split_pair()
-        {
-            let (first, second) = (buffer.len() as u32, segment.len());
-            let bytes = u64::from(first) + u64::from(second);
-            if *offload != usual.offload || !usual.fits_sum(bytes) {
+        let (ring, mut lengths) = (&self.ring, self.flight.chains());
+        let Run { mut cursor, mut sent, .. } = *run;
+        let (mut count, mut sum) = (0, 0);
+        for (buffer, segment, offload) in frames.pairs(run.room as usize / 2) {
+            let (first, second) = (buffer.len() as u64, segment.len());
+            let bytes = first + u64::from(second);
+            if *offload != usual.offload || !usual.fits(bytes) {
                 break;
             }
             let (Some(rest), Some(address)) = (addresses.segment(segment), addresses.prefix(buffer, header)) else { break };
-            let head = Piece { address, len: first + header::len(header), kind: Kind::Read };
-            self.flight.chain(cursor.position(), 2);
-            self.ring.put_chain(&mut cursor, 2, [head, Piece { address: rest, len: second, kind: Kind::Read }].into_iter());
-            room -= 2;
-            sent.bytes += bytes;
-            frames = after;
+            let head = Piece { address, len: first as u32 + header::len(header), kind: Kind::Read };
+            lengths.add(cursor.position(), 2);
+            ring.put_pair(&mut cursor, [head, Piece { address: rest, len: second, kind: Kind::Read }]);
+            count += 1;
+            sum += bytes;
         }
-        sent.packets += u64::from(run.room - room) / 2;
-        *run = Run { cursor, room, sent };
-        frames
+        sent.packets += count as u64;
+        sent.bytes += sum;
+        *run = Run { cursor, room: run.room - 2 * count as u32, sent };
+        frames.behind(count, 1)
     }
 
     /// Frames that gather several, by a table.
@@ -236,7 +237,7 @@ impl<R: Ring> Tx<R> {
                 table.put(Piece { address, len: segment.len(), kind: Kind::Read });
                 bytes += u64::from(segment.len());
             }
-            if !usual.fits_sum(bytes) {
+            if !usual.fits(bytes) {
                 break;
             }
             self.ring.put(&mut cursor, table.piece());
@@ -296,7 +297,7 @@ impl<R: Ring> Tx<R> {
             None if pieces == 1 => self.ring.put(&mut run.cursor, head),
             None => {
                 self.ring.put_chain(&mut run.cursor, pieces, std::iter::once(head).chain(rest));
-                self.flight.chain(position, pieces as u16);
+                self.flight.chains().add(position, pieces as u16);
             }
         }
         run.room -= descriptors as u32;
@@ -335,9 +336,14 @@ impl<R: Ring> Tx<R> {
         if self.config.in_order {
             return self.ring.take_in_order(&mut self.flight);
         }
+        let Self { ring, flight, .. } = self;
         // Nearly always they come as they were posted.
-        let (mut frames, more) = self.ring.take_run(self.flight.oldest(), self.flight.plain())?;
-        self.flight.take(frames)?;
+        let (mut frames, more) = match flight.in_flight() {
+            InFlightRun::Singles(posted) => ring.take_run(posted, |_| 1)?,
+            InFlightRun::Chains(posted) => ring.take_run(posted, |position| flight.descriptors(position))?,
+            InFlightRun::Mixed => (0, true),
+        };
+        flight.take(frames)?;
         if more {
             frames += self.take_singly()?;
         }
@@ -361,10 +367,6 @@ impl<R: Ring> Tx<R> {
         self.completed += u64::from(frames);
         self.done += frames;
         let shared = self.config.ring.order == Order::Processors;
-        if shared {
-            // What came free is written next.
-            self.ring.fetch(frames);
-        }
         while let Some(batch) = self.batches.front_mut()
             && batch.frames <= self.done
         {
@@ -380,21 +382,31 @@ impl<R: Ring> Tx<R> {
                 self.spare.push(batch.buffers);
             }
         }
+        if shared {
+            self.fetch_ahead();
+        }
         self.progress.set_completed(self.completed);
+    }
+
+    /// Asks for the cache lines of the next free places, each once.
+    fn fetch_ahead(&mut self) {
+        let tail = self.ring.cursor().position();
+        let ahead = self.flight.free().min(AHEAD);
+        // How many of them were asked for before. After a burst that was longer they are behind the tail.
+        let asked = self.fetched.wrapping_sub(tail);
+        let asked = if asked > self.config.ring.size.into() { 0 } else { asked };
+        if asked < ahead {
+            self.ring.fetch(tail.wrapping_add(asked), ahead - asked);
+            self.fetched = tail.wrapping_add(ahead);
+        }
     }
 }
 
 impl Usual {
     #[inline(always)]
-    fn fits(&self, bytes: u32) -> bool {
+    fn fits(&self, bytes: u64) -> bool {
         // One comparison, where a range takes two.
-        bytes.wrapping_sub(self.least) <= self.most - self.least
-    }
-
-    /// The same for a sum, which may be of more bits.
-    #[inline(always)]
-    fn fits_sum(&self, bytes: u64) -> bool {
-        u32::try_from(bytes).is_ok_and(|bytes| self.fits(bytes))
+        bytes.wrapping_sub(u64::from(self.least)) <= u64::from(self.most - self.least)
     }
 }
 
@@ -495,7 +507,7 @@ impl<R: Ring> Transmit for Tx<R> {
         self.completed = self.posted;
         self.progress.settle();
         self.batches.clear();
-        self.done = 0;
+        (self.fetched, self.done) = (0, 0);
         self.flight.clear();
         self.ring.restart();
         self.queue.settled();

@@ -1,5 +1,7 @@
 //! What the device has, as the driver knows it.
 
+use std::ops::Range;
+
 use super::Violation;
 
 /// A buffer that was completed before an older one.
@@ -16,6 +18,34 @@ pub(crate) struct Flight {
     chains: u32,
     /// Buffers that were completed before older ones.
     early: u32,
+}
+
+/// What is in flight, oldest first, by the positions that it takes.
+pub(crate) enum InFlightRun {
+    /// Buffers of one descriptor.
+    Singles(Range<u32>),
+    /// Some of several.
+    Chains(Range<u32>),
+    /// Some that were completed already.
+    Mixed,
+}
+
+/// Notes buffers of several descriptors.
+pub(crate) struct Chains<'f> {
+    descriptors: &'f mut [u16],
+    mask: u32,
+    chains: &'f mut u32,
+}
+
+impl Chains<'_> {
+    /// The buffer at `position` has so many, more than one.
+    #[inline(always)]
+    pub fn add(&mut self, position: u32, descriptors: u16) {
+        if let Some(place) = self.descriptors.get_mut((position & self.mask) as usize) {
+            *place = descriptors;
+            *self.chains += 1;
+        }
+    }
 }
 
 impl Flight {
@@ -41,25 +71,26 @@ impl Flight {
         self.end = end;
     }
 
-    /// The buffer at `position` has so many descriptors, more than one.
+    /// To note buffers of several descriptors.
     #[inline(always)]
-    pub fn chain(&mut self, position: u32, descriptors: u16) {
-        if descriptors > 1 {
-            self.descriptors[(position & self.mask) as usize] = descriptors;
-            self.chains += 1;
+    pub fn chains(&mut self) -> Chains<'_> {
+        Chains { descriptors: &mut self.descriptors, mask: self.mask, chains: &mut self.chains }
+    }
+
+    /// What is in flight.
+    #[inline(always)]
+    pub fn in_flight(&self) -> InFlightRun {
+        match (self.early, self.chains) {
+            (0, 0) => InFlightRun::Singles(self.oldest..self.end),
+            (0, _) => InFlightRun::Chains(self.oldest..self.end),
+            _ => InFlightRun::Mixed,
         }
     }
 
-    /// The oldest buffer's position.
+    /// How many descriptors the buffer at a position has, none of those in flight having been completed before an older one.
     #[inline(always)]
-    pub fn oldest(&self) -> u32 {
-        self.oldest
-    }
-
-    /// How many buffers are in flight where all are of one descriptor, and none was completed before an older one; else 0.
-    #[inline(always)]
-    pub fn plain(&self) -> u32 {
-        if self.chains == 0 && self.early == 0 { self.end.wrapping_sub(self.oldest) } else { 0 }
+    pub fn descriptors(&self, position: u32) -> u32 {
+        self.descriptors.get((position & self.mask) as usize).map_or(1, |place| (*place).into())
     }
 
     /// The oldest buffer's place, by which the device names it.
@@ -206,7 +237,10 @@ mod tests {
         let mut flight = Flight::new(size);
         (flight.oldest, flight.end) = (start, start);
         for descriptors in chains {
-            flight.chain(flight.end, *descriptors);
+            let start = flight.end;
+            if *descriptors > 1 {
+                flight.chains().add(start, *descriptors);
+            }
             flight.post(flight.end.wrapping_add(u32::from(*descriptors)));
         }
         flight
