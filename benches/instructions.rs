@@ -18,7 +18,7 @@ use e1000::{E1000, E1000Config};
 use hal::{Burst, Nic, Offload, OffloadFlags, Pool, PoolConfig, RxBurst};
 use hw_sim::model::e1000::{E1000Model, Received};
 use hw_sim::model::idle::{IdleDevice, IdleVirtio};
-use hw_sim::model::virtio::Features;
+use hw_sim::model::virtio::{Features, ModelConfig, Notify, VirtioNetModel};
 use pagewire::bench::{Shape, Transmitter, Work};
 use pagewire::file::Source;
 use pagewire::net::Interface;
@@ -40,7 +40,7 @@ struct Case {
     run: fn(usize),
 }
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 15] = [
     Case { name: "frame-64", what: "64-byte frame, one segment", target: Some(100.0), dpdk: Some(256.0), run: frame_64::<IdleDevice> },
     Case {
         name: "two-segments",
@@ -71,6 +71,20 @@ const CASES: [Case; 13] = [
         target: None,
         dpdk: None,
         run: two_segments::<Packed>,
+    },
+    Case {
+        name: "virtio-split-forward",
+        what: "virtio, split: received and sent on",
+        target: None,
+        dpdk: None,
+        run: virtio_forward::<false>,
+    },
+    Case {
+        name: "virtio-packed-forward",
+        what: "virtio, packed: received and sent on",
+        target: None,
+        dpdk: None,
+        run: virtio_forward::<true>,
     },
 ];
 
@@ -265,11 +279,25 @@ fn bench_tx(bursts: usize, rest: &[u32]) {
     nic.space().unmap(window).expect("it unmaps");
 }
 
-/// What `pagewire bench forward` does in one turn: receive a burst, send it on, give the queue buffers, reap. On the model, since the idle device
-/// receives nothing; without its two doorbells a burst, see [`counting`].
+/// What `pagewire bench forward` does in one turn: receive a burst, send it on, give the queue buffers, reap. On the models, since the idle devices
+/// receive nothing; without the e1000's two doorbells a burst, see [`counting`].
 fn forward(bursts: usize) {
     let model = E1000Model::new("52:54:00:00:00:01".parse().expect("an address"));
-    let mut nic = E1000::start(model.device(), E1000Config::default()).expect("it starts");
+    let nic = E1000::start(model.device(), E1000Config::default()).expect("it starts");
+    forward_on(nic, bursts, |frame| model.receive(frame), || drop(model.step()));
+}
+
+/// The same on virtio, in order and without doorbells, as DPDK's back end.
+fn virtio_forward<const PACKED: bool>(bursts: usize) {
+    let layout = if PACKED { Features::RING_PACKED } else { Features::empty() };
+    let features = (Features::USUAL - Features::ORDER_PLATFORM - Features::CTRL_VQ) | Features::IN_ORDER | layout;
+    let model = VirtioNetModel::with(ModelConfig { features, ..ModelConfig::default() });
+    model.set_notify(Notify::Never);
+    let nic = VirtioNet::start(model.transport(), VirtioNetConfig::default()).expect("it starts");
+    forward_on(nic, bursts, |frame| model.receive(frame), || drop(model.step()));
+}
+
+fn forward_on(mut nic: impl Nic, bursts: usize, receive: impl Fn(&[u8]) -> Received, step: impl Fn()) {
     let mut pool = Pool::new(PoolConfig::default()).expect("memory");
     nic.attach_pool(pool.attach(&nic.space()).expect("it attaches")).expect("the same space");
     nic.rx(0).refill(&mut pool).expect("it takes buffers");
@@ -277,14 +305,14 @@ fn forward(bursts: usize) {
     frame[..6].copy_from_slice(&nic.mac().0);
     let (mut arrived, mut burst) = (RxBurst::with_capacity(BURST), Burst::with_capacity(BURST));
     for _ in 0..bursts {
-        (0..BURST).for_each(|_| assert_eq!(model.receive(&frame), Received::Delivered));
+        (0..BURST).for_each(|_| assert_eq!(receive(&frame), Received::Delivered));
         measured(&mut || {
             assert_eq!(nic.rx(0).receive(&mut arrived, BURST).expect("it receives"), BURST);
             arrived.forward(&mut burst, |_| ());
             nic.rx(0).refill(&mut pool).expect("it takes buffers");
             assert_eq!(nic.tx(0).post(&mut burst).expect("it posts"), BURST);
         });
-        model.step();
+        step();
         measured(&mut || assert_eq!(nic.tx(0).reap().expect("it reaps"), BURST));
     }
 }

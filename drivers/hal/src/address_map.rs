@@ -28,6 +28,12 @@ impl UsualAddresses {
         (self.pool == Some(buffer.pool())).then(|| self.base.wrapping_add_signed(buffer.start_by(self.stride) as i64))
     }
 
+    /// Writes `words` in front of a buffer's bytes; returns the bus address of the first. `None`, and nothing written, for an unusual pool.
+    #[inline(always)]
+    pub fn prefix<const N: usize>(&self, buffer: &Buffer, words: [u32; N]) -> Option<u64> {
+        (self.pool == Some(buffer.pool())).then(|| self.base.wrapping_add_signed(buffer.write_prefix(words)))
+    }
+
     /// The bus address of a segment; `None` when it is neither of the space nor of the first pool.
     #[inline(always)]
     pub fn segment(&self, segment: &Segment<'_>) -> Option<u64> {
@@ -75,6 +81,14 @@ impl AddressMap {
     #[inline]
     pub fn buffer(&self, buffer: &Buffer) -> Option<u64> {
         self.usual.buffer(buffer).or_else(|| self.attached_segment(&buffer.room()))
+    }
+
+    /// Writes `words` in front of a buffer's bytes; returns the bus address of the first. `None` when the buffer's pool is not attached here.
+    #[inline]
+    pub fn prefix<const N: usize>(&self, buffer: &Buffer, words: [u32; N]) -> Option<u64> {
+        let data = self.buffer(buffer)?;
+        buffer.write_prefix(words);
+        Some(data - (N * size_of::<u32>()) as u64)
     }
 
     /// The bus address of a segment; `None` when it is of another space or of a pool that is not attached here.

@@ -3,8 +3,11 @@
 //! A frame is a header in a pool buffer, payload segments (windows of files, or further buffers), and a request to the NIC. Frames are handed to a
 //! queue in a [`Burst`], whose memory is used again: nothing is allocated for a frame.
 
+use std::ptr::NonNull;
+
 use crate::offload::Offload;
 use crate::pool::Buffer;
+use crate::prefetch;
 use crate::segment::Segment;
 
 /// Frames to be posted together, in order.
@@ -71,6 +74,36 @@ impl<'b, 'w> Frames<'b, 'w> {
         self.heads.len() + self.segments.len()
     }
 
+    /// How many segments the next frame gathers behind its header.
+    #[inline(always)]
+    pub fn next_segments(&self) -> Option<usize> {
+        self.heads.as_slice().first().map(|head| head.segments)
+    }
+
+    /// Header and request of the next frames, up to the first that gathers something, at most `most`. Less to carry along than
+    /// [`split_first`](Self::split_first); [`behind`](Self::behind) goes on behind those that were dealt with.
+    #[inline(always)]
+    pub fn singles(&self, most: usize) -> impl Iterator<Item = (&'b Buffer, &'b Offload)> + use<'b> {
+        let heads = self.heads.as_slice();
+        let heads = heads.get(..most).unwrap_or(heads).iter();
+        heads.map_while(|head| (head.segments == 0).then_some((&head.header, &head.offload)))
+    }
+
+    /// The same for frames that gather one segment.
+    #[inline(always)]
+    pub fn pairs(&self, most: usize) -> impl Iterator<Item = (&'b Buffer, &'b Segment<'w>, &'b Offload)> + use<'b, 'w> {
+        let heads = self.heads.as_slice();
+        let heads = heads.get(..most).unwrap_or(heads).iter();
+        heads.zip(self.segments).map_while(|(head, segment)| (head.segments == 1).then_some((&head.header, segment, &head.offload)))
+    }
+
+    /// The frames behind the next `frames`, which gather `segments` each.
+    #[inline(always)]
+    pub fn behind(&self, frames: usize, segments: usize) -> Self {
+        let heads = self.heads.as_slice().get(frames..).unwrap_or_default().iter();
+        Self { heads, segments: self.segments.get(frames * segments..).unwrap_or_default() }
+    }
+
     /// The next frame, and those after it.
     #[inline(always)]
     pub fn split_first(&self) -> Option<(Frame<'b, 'w>, Self)> {
@@ -109,14 +142,19 @@ impl InFlight {
     /// The frames are completed: their buffers return to their pools, those of one pool by one atomic operation.
     #[inline]
     pub fn give_back(&mut self) {
-        Buffer::give_back(&mut self.heads, |head| &head.header);
-        Buffer::give_back(&mut self.buffers, |buffer| buffer);
+        self.give(|_| ());
     }
 
-    /// Where another processor has read the headers: asks for their cache lines, since buffers that come back are the first to be written again.
+    /// The same where another processor has read the headers: asks for their cache lines, since they will be written again.
     #[inline]
-    pub fn fetch(&self) {
-        self.heads.iter().for_each(|head| head.header.fetch());
+    pub fn give_back_fetching(&mut self) {
+        self.give(prefetch::for_writing);
+    }
+
+    #[inline(always)]
+    fn give(&mut self, also: impl Fn(NonNull<u8>)) {
+        Buffer::give_back(&mut self.heads, |head| &head.header, also);
+        Buffer::give_back(&mut self.buffers, |buffer| buffer, |_| ());
     }
 }
 

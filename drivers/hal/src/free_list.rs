@@ -24,6 +24,27 @@ pub(crate) struct FreeList {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Chain(u32);
 
+/// The links of a list, small enough to stay in a register.
+#[derive(Clone, Copy)]
+pub(crate) struct Links<'l>(&'l [AtomicU32]);
+
+impl<'l> Links<'l> {
+    /// As [`FreeList::link`].
+    #[inline(always)]
+    pub(crate) fn link(self, index: u32, first: u32) {
+        self.after(index).store(first, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn after(self, index: u32) -> &'l AtomicU32 {
+        debug_assert!((index as usize) < self.0.len(), "no index {index} in the list");
+        // SAFETY: an index is handed out by `full` and `take` alone, below `len`; what is given back was taken from this list (a buffer keeps
+        // its own, private), and EMPTY and CLOSED are told apart before. Unchecked, since it is two comparisons a frame otherwise.
+        unsafe { self.0.get_unchecked(index as usize) }
+    }
+}
+
 /// The list was closed: its owner is gone.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Closed;
@@ -36,20 +57,22 @@ impl FreeList {
         (Self { head: CachePadded::new(AtomicU32::new(EMPTY)), next }, Chain(if len == 0 { EMPTY } else { 0 }))
     }
 
+    /// For each index the next one.
+    #[inline(always)]
+    pub(crate) fn links(&self) -> Links<'_> {
+        Links(&self.next)
+    }
+
     /// Puts `index` in front of `first`, the first index of a chain that is to be given back.
     #[inline(always)]
     pub(crate) fn link(&self, index: u32, first: u32) {
-        self.after(index).store(first, Ordering::Relaxed);
+        self.links().link(index, first);
     }
 
     /// The place of the index that comes after `index`.
     #[inline(always)]
-    #[allow(unsafe_code)]
     fn after(&self, index: u32) -> &AtomicU32 {
-        debug_assert!((index as usize) < self.next.len(), "no index {index} in the list");
-        // SAFETY: an index is handed out by `full` and `take` alone, below `len`; what is given back was taken from this list (a buffer keeps
-        // its own, private), and EMPTY and CLOSED are told apart before. Unchecked, since it is two comparisons a frame otherwise.
-        unsafe { self.next.get_unchecked(index as usize) }
+        self.links().after(index)
     }
 
     /// Gives a chain of [linked](Self::link) indices back, by one atomic operation.

@@ -239,31 +239,33 @@ impl Buffer {
     }
 
     /// For a queue: writes `N` 32-bit words directly in front of the data, at most [`PREFIX`](Self::PREFIX) bytes. Nobody who reads the data sees
-    /// them, so a shared buffer does.
+    /// them, so a shared buffer does. Returns where the prefix starts, relative to the pool as addresses of segments are.
     #[inline(always)]
-    pub fn write_prefix<const N: usize>(&self, words: [u32; N]) {
-        let first = self.prefix::<N>();
+    pub fn write_prefix<const N: usize>(&self, words: [u32; N]) -> i64 {
+        let start = self.start();
+        let first = self.prefix::<N>(start);
         for (index, word) in words.into_iter().enumerate() {
             // SAFETY: inside the headroom and aligned (see `prefix`); an atomic, since other threads may do the same.
             unsafe { AtomicU32::from_ptr(first.add(index).as_ptr()) }.store(word.to_le(), Ordering::Relaxed);
         }
+        start as i64 - (N * size_of::<u32>()) as i64
     }
 
     /// For a queue: reads the `N` words in front of the data that a device has written there.
     #[inline(always)]
     pub fn read_prefix<const N: usize>(&self) -> [u32; N] {
-        let first = self.prefix::<N>();
+        let first = self.prefix::<N>(self.start());
         // SAFETY: as in `write_prefix`.
         std::array::from_fn(|index| u32::from_le(unsafe { AtomicU32::from_ptr(first.add(index).as_ptr()) }.load(Ordering::Relaxed)))
     }
 
-    /// `N` words in front of the data.
+    /// `N` words in front of the data, which [`start`](Self::start) there.
     #[inline(always)]
-    fn prefix<const N: usize>(&self) -> NonNull<u32> {
+    fn prefix<const N: usize>(&self, start: isize) -> NonNull<u32> {
         const { assert!(N * size_of::<u32>() <= Self::PREFIX, "a prefix of at most 20 bytes") };
         // SAFETY: in front of the data are HEADROOM bytes less at most PREFIX by which they start earlier, and the prefix has no more. Data
         // start at a multiple of 4.
-        unsafe { self.core().base.offset(self.start() - (N * size_of::<u32>()) as isize).cast() }
+        unsafe { self.core().base.offset(start - (N * size_of::<u32>()) as isize).cast() }
     }
 
     /// For a queue: the data are `len` bytes, and start `ahead` bytes before their usual place, where a prefix would be.
@@ -312,6 +314,24 @@ impl Buffer {
         self.len = len as u16;
     }
 
+    /// For a queue: as [`set_len`](Self::set_len), for a length that a device says. `false`, and nothing done, when the buffer is smaller.
+    #[inline(always)]
+    pub fn try_set_len(&mut self, len: u32) -> bool {
+        let fits = len as usize <= self.capacity();
+        if fits {
+            self.len = len as u16;
+        }
+        fits
+    }
+
+    /// For a queue: asks for the line in which headers usually are, to be written or read soon.
+    #[inline(always)]
+    pub fn fetch(&self) {
+        let core = self.core();
+        // SAFETY: where the data of a buffer usually start, inside the pool's memory.
+        prefetch::for_writing(unsafe { core.base.offset(self.index as isize * core.stride) });
+    }
+
     /// Copies from `offset` on into `bytes`.
     ///
     /// # Panics
@@ -358,16 +378,10 @@ impl Buffer {
         unsafe { self.core().base.offset(self.start() + offset as isize) }
     }
 
-    /// Asks for the line in which headers are, to be written soon.
-    #[inline(always)]
-    pub(crate) fn fetch(&self) {
-        // SAFETY: where the data start is inside the pool's memory.
-        prefetch::for_writing(unsafe { self.core().base.offset(self.start()) });
-    }
-
-    /// Gives the buffers of many owners back at once: one atomic operation for all neighbours of one pool. The vector keeps its memory.
+    /// Gives the buffers of many owners back at once: one atomic operation for all neighbours of one pool. The vector keeps its memory. `also` is told
+    /// where the data of each usually start, inside the pool's memory; it only may ask for that line.
     #[inline]
-    pub(crate) fn give_back<T>(owners: &mut Vec<T>, buffer: impl Fn(&T) -> &Buffer) {
+    pub(crate) fn give_back<T>(owners: &mut Vec<T>, buffer: impl Fn(&T) -> &Buffer, also: impl Fn(NonNull<u8>)) {
         let len = owners.len();
         // From here on the buffers are in the care of `give_chain`.
         // SAFETY: no more than there were; what is cut off is given back below, not dropped.
@@ -376,11 +390,18 @@ impl Buffer {
         let mut buffers = unsafe { std::slice::from_raw_parts(owners.as_ptr(), len) }.iter().map(buffer);
         let mut next = buffers.next();
         while let Some(&Self { core, index: last, .. }) = next {
+            // SAFETY: its buffers are out, so the core lives until `give_chain`, behind which none of this is used.
+            let Core { free, base, stride, .. } = unsafe { core.as_ref() };
+            // Copies, which stay in registers.
+            let (base, stride, links) = (*base, *stride, free.links());
+            // SAFETY: where the data of one of its buffers usually start, inside the pool's memory.
+            let see = |index: u32| also(unsafe { base.offset(index as isize * stride) });
+            see(last);
             let mut first = last;
             next = buffers.find(|buffer| {
                 if buffer.core == core {
-                    // SAFETY: its buffers are out, so the core lives.
-                    unsafe { core.as_ref() }.free.link(buffer.index, first);
+                    see(buffer.index);
+                    links.link(buffer.index, first);
                     first = buffer.index;
                 }
                 buffer.core != core

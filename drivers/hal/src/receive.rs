@@ -24,6 +24,9 @@ bitflags! {
 /// Received packets, each over one or several buffers. Its memory is used again.
 #[derive(Debug, Default)]
 pub struct RxBurst {
+    /// The first so many packets lie in one buffer each, and there is nothing to say about them; nearly all are so, and have no head.
+    plain: usize,
+    /// Those behind them.
     heads: Vec<Head>,
     buffers: Vec<Buffer>,
 }
@@ -82,7 +85,28 @@ impl Packet<'_> {
 impl RxBurst {
     /// A burst with room for `packets` packets of one buffer before it has to allocate.
     pub fn with_capacity(packets: usize) -> Self {
-        Self { heads: Vec::with_capacity(packets), buffers: Vec::with_capacity(packets) }
+        Self { plain: 0, heads: Vec::with_capacity(packets), buffers: Vec::with_capacity(packets) }
+    }
+
+    /// For a queue: adds a packet in one buffer, whose length is set, and of which there is nothing else to say.
+    #[inline(always)]
+    pub fn push_plain(&mut self, buffer: Buffer) {
+        if !self.heads.is_empty() || self.buffers.len() == self.buffers.capacity() {
+            return self.push_plain_slowly(buffer);
+        }
+        self.plain += 1;
+        self.buffers.push(buffer);
+    }
+
+    /// Apart, so that the buffer need not be in memory for the case that no room is to be had.
+    #[inline(never)]
+    fn push_plain_slowly(&mut self, buffer: Buffer) {
+        if self.heads.is_empty() {
+            self.plain += 1;
+            self.buffers.push(buffer);
+        } else {
+            self.push_buffer(buffer, About::default());
+        }
     }
 
     /// For a queue: adds a packet in one buffer, whose length is set.
@@ -103,27 +127,29 @@ impl RxBurst {
 
     /// How many packets there are.
     pub fn len(&self) -> usize {
-        self.heads.len()
+        self.plain + self.heads.len()
     }
 
     /// Whether there is no packet.
     pub fn is_empty(&self) -> bool {
-        self.heads.is_empty()
+        self.len() == 0
     }
 
     /// The packets in order.
     pub fn packets(&self) -> impl Iterator<Item = Packet<'_>> {
-        let mut buffers = self.buffers.as_slice();
-        self.heads.iter().map(move |head| {
+        let (plain, mut buffers) = self.buffers.split_at(self.plain);
+        let packet = |buffers, bytes, About { flags, vlan_tag, hash, offload }| Packet { buffers, bytes, flags, vlan_tag, hash, offload };
+        let plain = plain.chunks_exact(1).map(move |own| packet(own, own.iter().map(|buffer| buffer.len() as u32).sum(), About::default()));
+        plain.chain(self.heads.iter().map(move |head| {
             let (own, rest) = buffers.split_at(usize::from(head.buffers));
             buffers = rest;
-            let About { flags, vlan_tag, hash, offload } = head.about;
-            Packet { buffers: own, bytes: head.bytes, flags, vlan_tag, hash, offload }
-        })
+            packet(own, head.bytes, head.about)
+        }))
     }
 
     /// Takes all buffers out, packet by packet, to send them on (`forward`).
     pub fn drain(&mut self) -> impl Iterator<Item = Buffer> {
+        self.plain = 0;
         self.heads.clear();
         self.buffers.drain(..)
     }
@@ -133,6 +159,10 @@ impl RxBurst {
     #[inline]
     pub fn forward(&mut self, burst: &mut Burst<'_>, mut edit: impl FnMut(&mut Buffer)) {
         let mut buffers = self.buffers.drain(..);
+        for mut first in buffers.by_ref().take(std::mem::take(&mut self.plain)) {
+            edit(&mut first);
+            burst.push(first, Offload::NONE);
+        }
         for head in self.heads.drain(..) {
             let Some(mut first) = buffers.next() else { break };
             edit(&mut first);
@@ -150,7 +180,8 @@ impl RxBurst {
     /// Forgets the packets; their buffers return to the pool, those of one pool by one atomic operation.
     #[inline]
     pub fn clear(&mut self) {
+        self.plain = 0;
         self.heads.clear();
-        Buffer::give_back(&mut self.buffers, |buffer| buffer);
+        Buffer::give_back(&mut self.buffers, |buffer| buffer, |_| ());
     }
 }

@@ -6,12 +6,28 @@
 use hal::receive::{About, RxFlags};
 use hal::{NicError, Offload, OffloadFlags};
 
-/// A header without the flow's hash.
-pub(crate) type Header = [u32; 3];
+/// The words of a header, and of one with the flow's hash (HASH_REPORT).
+pub(crate) const WORDS: usize = 3;
+pub(crate) const WORDS_WITH_HASH: usize = 5;
 
-/// The length of a [`Header`] in bytes, and that of one with the flow's hash (HASH_REPORT).
-pub(crate) const HEADER: u32 = 12;
-pub(crate) const HEADER_WITH_HASH: u32 = 20;
+/// A header without the flow's hash.
+pub(crate) type Header = [u32; WORDS];
+
+/// Their lengths in bytes.
+pub(crate) const HEADER: u32 = len([0; WORDS]);
+pub(crate) const HEADER_WITH_HASH: u32 = len([0; WORDS_WITH_HASH]);
+
+/// The length of a header in bytes.
+#[inline(always)]
+pub(crate) const fn len<const N: usize>(_: [u32; N]) -> u32 {
+    (N * size_of::<u32>()) as u32
+}
+
+/// The header as one of `N` words.
+#[inline(always)]
+pub(crate) fn extend<const N: usize>(header: Header) -> [u32; N] {
+    std::array::from_fn(|word| header.get(word).copied().unwrap_or(0))
+}
 
 /// Flags: the checksum is to be filled in; the checksum was checked.
 const NEEDS_CHECKSUM: u8 = 1;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hal::barrier::Order;
 use hal::nic::RxCounters;
 use hal::pool::PoolMapping;
 use hal::receive::{About, RxFlags};
@@ -22,6 +23,13 @@ pub(crate) struct RxConfig {
     pub hash: bool,
     /// The largest packet, in bytes, which a buffer has to hold when it cannot lie in several.
     pub max_packet: u32,
+}
+
+impl RxConfig {
+    /// The device is a program on another processor, whose caches have what it wrote.
+    fn is_shared(&self) -> bool {
+        self.ring.order == Order::Processors
+    }
 }
 
 /// The shortest room for a packet where it cannot lie in several buffers (5.1.6.3.1): 1526 bytes with the header.
@@ -107,8 +115,50 @@ impl<R: Ring> Rx<R> {
         Ok((buffer, room))
     }
 
-    /// The next packet, if there is one.
+    /// Takes packets that are as nearly all are: each in the next buffer, and without anything in its header. Returns how many, and whether the
+    /// device has used more buffers.
     #[inline(always)]
+    fn take_plain(&mut self, burst: &mut RxBurst, limit: u32) -> Result<(u32, bool), Violation> {
+        let ready = self.ring.ready(limit)?;
+        let Self { ring, slots, head, config, .. } = self;
+        let mask = slots.len() - 1;
+        let first = *head as usize;
+        if config.is_shared() {
+            // The other processor has written them. All are on their way at once then, and for writing: what is received is sent on, or used again.
+            (first..first + ready as usize).filter_map(|place| slots[place & mask].as_ref()).for_each(Buffer::fetch);
+        }
+        // In how many buffers the packet lies, where that is said.
+        let (buffers_mask, one) = if config.mergeable { (u32::MAX << 16, 1 << 16) } else { (0, 0) };
+        let (mut count, mut sum) = (0, 0);
+        while count < ready {
+            let place = (first + count as usize) & mask;
+            let used = ring.used(count);
+            let Some(slot) = slots.get_mut(place).filter(|_| used.id as usize == place) else { break };
+            let Some(buffer) = slot else { break };
+            let header: header::Header = buffer.read_prefix();
+            // A shorter one has a length beyond any buffer's then.
+            let bytes = used.len.wrapping_sub(header::HEADER);
+            if header[0] as u16 != 0 || header[2] & buffers_mask != one || bytes == 0 || !buffer.try_set_len(bytes) {
+                break;
+            }
+            slot.take().into_iter().for_each(|buffer| burst.push_plain(buffer));
+            sum += u64::from(bytes);
+            count += 1;
+        }
+        self.ring.advance(count as u16, count as u16);
+        self.head = self.head.wrapping_add(count);
+        self.posted -= count as usize;
+        self.counters.packets += u64::from(count);
+        self.counters.bytes += sum;
+        if self.config.is_shared() {
+            // The places that came free are written next.
+            self.ring.fetch(self.tail, count);
+        }
+        Ok((count, count < ready))
+    }
+
+    /// The next packet, if there is one.
+    #[inline(never)]
     fn take(&mut self, burst: &mut RxBurst) -> Result<Taken, Violation> {
         let Some((mut buffer, len)) = self.next()? else { return Ok(Taken::Nothing) };
         if len <= self.header_len {
@@ -218,17 +268,17 @@ impl<R: Ring> RxQueue for Rx<R> {
             )));
         }
         let (mut cursor, mut position, mut count, mut refused) = (self.ring.cursor(), self.tail, 0, None);
+        let Self { ring, slots, addresses, header_len, .. } = self;
+        let (header_len, mask) = (*header_len, slots.len() - 1);
         // A place that is not free yet is a buffer's that the device used later than others; it is filled in its turn.
-        while let place = self.place(position)
-            && let Some(slot @ None) = self.slots.get_mut(place)
-        {
+        while let Some(slot @ None) = slots.get_mut(position as usize & mask) {
             let Some(buffer) = pool.take() else { break };
-            let Some(address) = self.addresses.buffer(&buffer) else {
+            let Some(address) = addresses.buffer(&buffer) else {
                 refused = Some(NicError::UnmappedSegment);
                 break;
             };
-            let len = buffer.capacity() as u32 + self.header_len;
-            self.ring.put(&mut cursor, Piece { address: address - u64::from(self.header_len), len, kind: Kind::Write });
+            let len = buffer.capacity() as u32 + header_len;
+            ring.put(&mut cursor, Piece { address: address - u64::from(header_len), len, kind: Kind::Write });
             *slot = Some(buffer);
             position = position.wrapping_add(1);
             count += 1;
@@ -247,6 +297,17 @@ impl<R: Ring> RxQueue for Rx<R> {
         self.queue.check()?;
         let mut count = 0;
         while count < limit {
+            if self.batch == 0 && !self.config.hash {
+                match self.take_plain(burst, u32::try_from(limit - count).unwrap_or(u32::MAX)) {
+                    Ok((plain, more)) => {
+                        count += plain as usize;
+                        if !more {
+                            break;
+                        }
+                    }
+                    Err(violation) => return Err(self.queue.stop(violation)),
+                }
+            }
             match self.take(burst) {
                 Ok(Taken::Packet) => count += 1,
                 Ok(Taken::Dropped) => {}
@@ -298,7 +359,6 @@ impl<R: Ring> Receive for Rx<R> {
 
 #[cfg(test)]
 mod tests {
-    use hal::barrier::Order;
     use hal::virtio::QueueLayout;
     use hal::{PoolConfig, Registers, registers::Width};
 

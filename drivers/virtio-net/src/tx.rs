@@ -8,12 +8,12 @@ use hal::barrier::Order;
 use hal::frame::{Frames, InFlight};
 use hal::nic::{HANG, TxCounters};
 use hal::pool::PoolMapping;
-use hal::{AddressMap, Buffer, Burst, DmaSpace, Doorbell, Frame, NicError, Offload, OffloadFlags, Progress, TxQueue};
+use hal::{AddressMap, Burst, DmaSpace, Doorbell, Frame, NicError, Offload, OffloadFlags, Progress, TxQueue};
 
 use crate::device::{Health, SharedDevice};
-use crate::header::{self, HEADER, HEADER_WITH_HASH, Header};
+use crate::header::{self, Header, WORDS, WORDS_WITH_HASH};
 use crate::queue::{Queue, Transmit};
-use crate::ring::{Cursor, Flight, Indirect, Kind, Piece, Ring, RingConfig, Violation};
+use crate::ring::{Cursor, Flight, InFlightRun, Indirect, Kind, Piece, Ring, RingConfig, Violation};
 
 /// The most pieces of a frame; back ends gather between 128 and 1024.
 const MAX_PIECES: u16 = 128;
@@ -48,6 +48,8 @@ pub(crate) struct Tx<R: Ring> {
     /// The empty keepers of completed batches, for the next ones.
     #[allow(clippy::vec_box)] // they move between here and the batches, for every burst
     spare: Vec<Box<InFlight>>,
+    /// Up to which position the ring's cache lines were asked for.
+    fetched: u32,
     /// Completed frames of the oldest batch, which is not complete.
     done: u32,
     progress: Arc<Progress>,
@@ -97,6 +99,9 @@ struct Watch {
 /// wire that was full (`virtio_net_tx_complete`) it names a descriptor that it then takes without being told, and no later one.
 const NUDGE: Duration = Duration::from_millis(10);
 
+/// How many places are asked for ahead: two bursts of the usual size.
+const AHEAD: u32 = 64;
+
 /// What changes while a burst is written.
 #[derive(Clone, Copy)]
 struct Run<C> {
@@ -116,11 +121,12 @@ impl<R: Ring> Tx<R> {
             indirect,
             addresses: AddressMap::new(&**space),
             usual: Usual { offload: Offload::NONE, header: [0; 3], least: 1, most: config.max_frame },
-            header_len: if config.hash { HEADER_WITH_HASH } else { HEADER },
+            header_len: if config.hash { header::HEADER_WITH_HASH } else { header::HEADER },
             config,
             queue: Queue::new(index),
             batches: VecDeque::with_capacity(size.into()),
             spare: Vec::with_capacity(size.into()),
+            fetched: 0,
             done: 0,
             progress: space.queues().join(),
             posted: 0,
@@ -132,49 +138,109 @@ impl<R: Ring> Tx<R> {
         })
     }
 
-    /// Puts the header in front of a frame's first buffer; returns both as one piece.
-    #[inline(always)]
-    fn head(&self, buffer: &Buffer, address: u64, header: Header) -> Piece {
-        if self.config.hash {
-            let [a, b, c] = header;
-            buffer.write_prefix([a, b, c, 0, 0]);
-        } else {
-            buffer.write_prefix(header);
+    /// Writes frames of the usual kind, up to the first that is not, or for which there is no room. Everything that changes is local, so that it
+    /// stays in registers; and frames of one piece, of two, and of more have a loop each, which need not carry what the others need.
+    #[inline]
+    fn write_usual<'b, 'w, const N: usize>(&mut self, mut frames: Frames<'b, 'w>, run: &mut Run<R::Cursor>) -> Frames<'b, 'w> {
+        let header = header::extend::<N>(self.usual.header);
+        while let Some(segments) = frames.next_segments() {
+            let before = frames.len();
+            frames = match segments {
+                0 => self.write_single(frames, run, header),
+                1 => self.write_pairs(frames, run, header),
+                _ => self.write_gathered(frames, run, header),
+            };
+            if frames.len() == before {
+                break;
+            }
         }
-        Piece { address: address - u64::from(self.header_len), len: buffer.len() as u32 + self.header_len, kind: Kind::Read }
+        frames
     }
 
-    /// Writes frames of the usual kind, up to the first that is not, or for which there is no room. Everything that changes is local, so that
-    /// it stays in registers.
-    #[inline]
-    fn write_usual<'b, 'w>(&self, mut frames: Frames<'b, 'w>, run: &mut Run<R::Cursor>) -> Frames<'b, 'w> {
+    /// Frames that gather nothing. Not inlined, nor are the others: a loop has all registers to itself.
+    #[inline(never)]
+    fn write_single<'b, 'w, const N: usize>(&self, frames: Frames<'b, 'w>, run: &mut Run<R::Cursor>, header: [u32; N]) -> Frames<'b, 'w> {
         let (usual, addresses) = (self.usual, self.addresses.usual());
+        let Run { mut cursor, mut sent, .. } = *run;
+        let (mut count, mut sum) = (0, 0);
+        for (buffer, offload) in frames.singles(run.room.min(self.ring.until_end(&cursor)) as usize) {
+            let bytes = buffer.len() as u64;
+            if *offload != usual.offload || !usual.fits(bytes) {
+                break;
+            }
+            let Some(address) = addresses.prefix(buffer, header) else { break };
+            self.ring.write(&mut cursor, Piece { address, len: bytes as u32 + header::len(header), kind: Kind::Read });
+            count += 1;
+            sum += bytes;
+        }
+        self.ring.turn(&mut cursor);
+        sent.packets += count as u64;
+        sent.bytes += sum;
+        *run = Run { cursor, room: run.room - count as u32, sent };
+        frames.behind(count, 0)
+    }
+
+    /// Frames that gather one segment. Two descriptors in the ring are half a cache line for the device to fetch; a table would be a whole one.
+    #[inline(never)]
+    fn write_pairs<'b, 'w, const N: usize>(
+        &mut self,
+        frames: Frames<'b, 'w>,
+        run: &mut Run<R::Cursor>,
+        header: [u32; N],
+    ) -> Frames<'b, 'w> {
+        let (usual, addresses) = (self.usual, self.addresses.usual());
+        let (ring, mut lengths) = (&self.ring, self.flight.chains());
+        let Run { mut cursor, mut sent, .. } = *run;
+        let (mut count, mut sum) = (0, 0);
+        for (buffer, segment, offload) in frames.pairs(run.room as usize / 2) {
+            let (first, second) = (buffer.len() as u64, segment.len());
+            let bytes = first + u64::from(second);
+            if *offload != usual.offload || !usual.fits(bytes) {
+                break;
+            }
+            let (Some(rest), Some(address)) = (addresses.segment(segment), addresses.prefix(buffer, header)) else { break };
+            let head = Piece { address, len: first as u32 + header::len(header), kind: Kind::Read };
+            lengths.add(cursor.position(), 2);
+            ring.put_pair(&mut cursor, [head, Piece { address: rest, len: second, kind: Kind::Read }]);
+            count += 1;
+            sum += bytes;
+        }
+        sent.packets += count as u64;
+        sent.bytes += sum;
+        *run = Run { cursor, room: run.room - 2 * count as u32, sent };
+        frames.behind(count, 1)
+    }
+
+    /// Frames that gather several, by a table.
+    #[inline(never)]
+    fn write_gathered<'b, 'w, const N: usize>(
+        &self,
+        mut frames: Frames<'b, 'w>,
+        run: &mut Run<R::Cursor>,
+        header: [u32; N],
+    ) -> Frames<'b, 'w> {
+        let (usual, addresses) = (self.usual, self.addresses.usual());
+        let Some(indirect) = &self.indirect else { return frames };
         let Run { mut cursor, mut room, mut sent } = *run;
         'frames: while room > 0
             && let Some((frame, after)) = frames.split_first()
+            && frame.segments.len() < Indirect::ENTRIES
+            && *frame.offload == usual.offload
         {
-            let Some(address) = addresses.buffer(frame.header) else { break };
+            let Some(address) = addresses.prefix(frame.header, header) else { break };
             let mut bytes = frame.header.len() as u64;
-            if *frame.offload != usual.offload {
-                break;
-            }
-            let mut piece = self.head(frame.header, address, usual.header);
-            if !frame.segments.is_empty() {
-                let Some(indirect) = self.indirect.as_ref().filter(|_| frame.segments.len() < Indirect::ENTRIES) else { break };
-                // The table is of a free place: what is written of a frame that turns out to be unusual is written over.
-                let mut table = indirect.start(cursor.position(), frame.segments.len() + 1);
-                table.put(piece);
-                for segment in frame.segments {
-                    let Some(address) = addresses.segment(segment) else { break 'frames };
-                    table.put(Piece { address, len: segment.len(), kind: Kind::Read });
-                    bytes += u64::from(segment.len());
-                }
-                piece = table.piece();
+            // The table is of a free place: what is written of a frame that turns out to be unusual is written over.
+            let mut table = indirect.start(cursor.position(), frame.segments.len() + 1);
+            table.put(Piece { address, len: bytes as u32 + header::len(header), kind: Kind::Read });
+            for segment in frame.segments {
+                let Some(address) = addresses.segment(segment) else { break 'frames };
+                table.put(Piece { address, len: segment.len(), kind: Kind::Read });
+                bytes += u64::from(segment.len());
             }
             if !usual.fits(bytes) {
                 break;
             }
-            self.ring.put(&mut cursor, piece);
+            self.ring.put(&mut cursor, table.piece());
             room -= 1;
             sent.bytes += bytes;
             sent.packets += 1;
@@ -207,11 +273,16 @@ impl<R: Ring> Tx<R> {
             return Ok(false);
         }
         // All addresses first: after that nothing can fail.
-        let Some(address) = self.addresses.buffer(frame.header) else { return Err(NicError::UnmappedSegment) };
         if frame.segments.iter().any(|segment| self.addresses.segment(segment).is_none()) {
             return Err(NicError::UnmappedSegment);
         }
-        let head = self.head(frame.header, address, prepared.header);
+        let address = if self.config.hash {
+            self.addresses.prefix(frame.header, header::extend::<WORDS_WITH_HASH>(prepared.header))
+        } else {
+            self.addresses.prefix(frame.header, prepared.header)
+        };
+        let Some(address) = address else { return Err(NicError::UnmappedSegment) };
+        let head = Piece { address, len: frame.header.len() as u32 + self.header_len, kind: Kind::Read };
         let rest = frame
             .segments
             .iter()
@@ -226,7 +297,7 @@ impl<R: Ring> Tx<R> {
             None if pieces == 1 => self.ring.put(&mut run.cursor, head),
             None => {
                 self.ring.put_chain(&mut run.cursor, pieces, std::iter::once(head).chain(rest));
-                self.flight.chain(position, pieces as u16);
+                self.flight.chains().add(position, pieces as u16);
             }
         }
         run.room -= descriptors as u32;
@@ -265,6 +336,23 @@ impl<R: Ring> Tx<R> {
         if self.config.in_order {
             return self.ring.take_in_order(&mut self.flight);
         }
+        let Self { ring, flight, .. } = self;
+        // Nearly always they come as they were posted.
+        let (mut frames, more) = match flight.in_flight() {
+            InFlightRun::Singles(posted) => ring.take_run(posted, |_| 1)?,
+            InFlightRun::Chains(posted) => ring.take_run(posted, |position| flight.descriptors(position))?,
+            InFlightRun::Mixed => (0, true),
+        };
+        flight.take(frames)?;
+        if more {
+            frames += self.take_singly()?;
+        }
+        Ok(frames)
+    }
+
+    /// The same for buffers in any order, and of any length.
+    #[inline(never)]
+    fn take_singly(&mut self) -> Result<u32, Violation> {
         let mut frames = 0;
         while let Some(used) = self.ring.peek()? {
             let (descriptors, complete) = self.flight.complete(used.id)?;
@@ -279,10 +367,6 @@ impl<R: Ring> Tx<R> {
         self.completed += u64::from(frames);
         self.done += frames;
         let shared = self.config.ring.order == Order::Processors;
-        if shared {
-            // What came free is written next.
-            self.ring.fetch(frames);
-        }
         while let Some(batch) = self.batches.front_mut()
             && batch.frames <= self.done
         {
@@ -290,21 +374,39 @@ impl<R: Ring> Tx<R> {
             self.sent.packets += batch.sent.packets;
             self.sent.bytes += batch.sent.bytes;
             if shared {
-                batch.buffers.fetch();
+                batch.buffers.give_back_fetching();
+            } else {
+                batch.buffers.give_back();
             }
-            batch.buffers.give_back();
             if let Some(batch) = self.batches.pop_front() {
                 self.spare.push(batch.buffers);
             }
         }
+        if shared {
+            self.fetch_ahead();
+        }
         self.progress.set_completed(self.completed);
+    }
+
+    /// Asks for the cache lines of the next free places, each once.
+    fn fetch_ahead(&mut self) {
+        let tail = self.ring.cursor().position();
+        let ahead = self.flight.free().min(AHEAD);
+        // How many of them were asked for before. After a burst that was longer they are behind the tail.
+        let asked = self.fetched.wrapping_sub(tail);
+        let asked = if asked > self.config.ring.size.into() { 0 } else { asked };
+        if asked < ahead {
+            self.ring.fetch(tail.wrapping_add(asked), ahead - asked);
+            self.fetched = tail.wrapping_add(ahead);
+        }
     }
 }
 
 impl Usual {
     #[inline(always)]
     fn fits(&self, bytes: u64) -> bool {
-        (u64::from(self.least)..=u64::from(self.most)).contains(&bytes)
+        // One comparison, where a range takes two.
+        bytes.wrapping_sub(u64::from(self.least)) <= u64::from(self.most - self.least)
     }
 }
 
@@ -315,7 +417,11 @@ impl<R: Ring> TxQueue for Tx<R> {
         let mut frames = burst.frames();
         let mut refused = None;
         while frames.len() > 0 {
-            frames = self.write_usual(frames, &mut run);
+            frames = if self.config.hash {
+                self.write_usual::<WORDS_WITH_HASH>(frames, &mut run)
+            } else {
+                self.write_usual::<WORDS>(frames, &mut run)
+            };
             let Some((frame, after)) = frames.split_first().filter(|_| run.room > 0) else { break };
             match self.write_any(&mut run, &frame) {
                 Ok(true) => frames = after,
@@ -401,7 +507,7 @@ impl<R: Ring> Transmit for Tx<R> {
         self.completed = self.posted;
         self.progress.settle();
         self.batches.clear();
-        self.done = 0;
+        (self.fetched, self.done) = (0, 0);
         self.flight.clear();
         self.ring.restart();
         self.queue.settled();

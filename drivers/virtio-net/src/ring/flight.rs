@@ -1,5 +1,7 @@
 //! What the device has, as the driver knows it.
 
+use std::ops::Range;
+
 use super::Violation;
 
 /// A buffer that was completed before an older one.
@@ -16,6 +18,34 @@ pub(crate) struct Flight {
     chains: u32,
     /// Buffers that were completed before older ones.
     early: u32,
+}
+
+/// What is in flight, oldest first, by the positions that it takes.
+pub(crate) enum InFlightRun {
+    /// Buffers of one descriptor.
+    Singles(Range<u32>),
+    /// Some of several.
+    Chains(Range<u32>),
+    /// Some that were completed already.
+    Mixed,
+}
+
+/// Notes buffers of several descriptors.
+pub(crate) struct Chains<'f> {
+    descriptors: &'f mut [u16],
+    mask: u32,
+    chains: &'f mut u32,
+}
+
+impl Chains<'_> {
+    /// The buffer at `position` has so many, more than one.
+    #[inline(always)]
+    pub fn add(&mut self, position: u32, descriptors: u16) {
+        if let Some(place) = self.descriptors.get_mut((position & self.mask) as usize) {
+            *place = descriptors;
+            *self.chains += 1;
+        }
+    }
 }
 
 impl Flight {
@@ -41,12 +71,26 @@ impl Flight {
         self.end = end;
     }
 
-    /// The buffer at `position` has so many descriptors, more than one.
-    pub fn chain(&mut self, position: u32, descriptors: u16) {
-        if descriptors > 1 {
-            self.descriptors[(position & self.mask) as usize] = descriptors;
-            self.chains += 1;
+    /// To note buffers of several descriptors.
+    #[inline(always)]
+    pub fn chains(&mut self) -> Chains<'_> {
+        Chains { descriptors: &mut self.descriptors, mask: self.mask, chains: &mut self.chains }
+    }
+
+    /// What is in flight.
+    #[inline(always)]
+    pub fn in_flight(&self) -> InFlightRun {
+        match (self.early, self.chains) {
+            (0, 0) => InFlightRun::Singles(self.oldest..self.end),
+            (0, _) => InFlightRun::Chains(self.oldest..self.end),
+            _ => InFlightRun::Mixed,
         }
+    }
+
+    /// How many descriptors the buffer at a position has, none of those in flight having been completed before an older one.
+    #[inline(always)]
+    pub fn descriptors(&self, position: u32) -> u32 {
+        self.descriptors.get((position & self.mask) as usize).map_or(1, |place| (*place).into())
     }
 
     /// The oldest buffer's place, by which the device names it.
@@ -83,6 +127,7 @@ impl Flight {
     }
 
     /// Takes the oldest buffer, which there is; returns its descriptors.
+    #[inline(always)]
     fn step(&mut self) -> u16 {
         let place = &mut self.descriptors[(self.oldest & self.mask) as usize];
         let descriptors = *place & !DONE;
@@ -126,9 +171,8 @@ impl Flight {
     /// When it is not in flight.
     #[inline(always)]
     pub fn complete(&mut self, id: u32) -> Result<(u16, u32), Violation> {
-        if id == self.oldest_id() && self.oldest != self.end && self.chains == 0 && self.early == 0 {
-            self.oldest = self.oldest.wrapping_add(1);
-            return Ok((1, 1));
+        if id == self.oldest_id() && self.oldest != self.end && self.early == 0 {
+            return Ok((self.step(), 1));
         }
         self.complete_any(id)
     }
@@ -193,7 +237,10 @@ mod tests {
         let mut flight = Flight::new(size);
         (flight.oldest, flight.end) = (start, start);
         for descriptors in chains {
-            flight.chain(flight.end, *descriptors);
+            let start = flight.end;
+            if *descriptors > 1 {
+                flight.chains().add(start, *descriptors);
+            }
             flight.post(flight.end.wrapping_add(u32::from(*descriptors)));
         }
         flight

@@ -15,13 +15,14 @@ mod indirect;
 mod packed;
 mod split;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use hal::barrier::Order;
 use hal::virtio::QueueLayout;
 use hal::{DmaError, DmaSpace};
 
-pub(crate) use flight::Flight;
+pub(crate) use flight::{Flight, InFlightRun};
 pub(crate) use indirect::Indirect;
 pub(crate) use packed::PackedRing;
 pub(crate) use split::SplitRing;
@@ -104,8 +105,9 @@ pub(crate) trait Ring: Send + Sized {
     /// A ring in new memory of the device's space.
     fn new(space: &Arc<dyn DmaSpace>, name: &str, config: RingConfig) -> Result<Self, DmaError>;
 
-    /// Places behind the tail, so many, are to be written soon: asks for their cache lines, which a device on another processor has read.
-    fn fetch(&self, places: u32);
+    /// So many places from a position on, behind the tail, are to be written soon: asks for their cache lines, which a device on another processor
+    /// has read.
+    fn fetch(&self, position: u32, places: u32);
 
     /// Where its parts are.
     fn layout(&self) -> QueueLayout;
@@ -116,17 +118,46 @@ pub(crate) trait Ring: Send + Sized {
     /// Behind what was published last.
     fn cursor(&self) -> Self::Cursor;
 
-    /// Writes a buffer of one descriptor.
-    fn put(&self, cursor: &mut Self::Cursor, piece: Piece);
+    /// How many places there are from the cursor on up to the end of the ring, or to where the layout does not mind.
+    fn until_end(&self, cursor: &Self::Cursor) -> u32;
+
+    /// Writes a buffer of one descriptor. At the end of the ring [`turn`](Self::turn) comes before the next.
+    fn write(&self, cursor: &mut Self::Cursor, piece: Piece);
+
+    /// Begins again with the first place when the last one was written.
+    fn turn(&self, cursor: &mut Self::Cursor);
+
+    /// Writes a buffer of one descriptor, wherever.
+    #[inline(always)]
+    fn put(&self, cursor: &mut Self::Cursor, piece: Piece) {
+        self.write(cursor, piece);
+        self.turn(cursor);
+    }
 
     /// Writes a buffer of `count` descriptors, which is how many pieces there are.
     fn put_chain(&self, cursor: &mut Self::Cursor, count: usize, pieces: impl Iterator<Item = Piece>);
+
+    /// Writes a buffer of two descriptors.
+    #[inline(always)]
+    fn put_pair(&self, cursor: &mut Self::Cursor, pieces: [Piece; 2]) {
+        self.put_chain(cursor, 2, pieces.into_iter());
+    }
 
     /// Makes what was written visible to the device, which has done nothing with it before. Returns whether the device wants its doorbell rung.
     fn publish(&mut self, cursor: Self::Cursor) -> bool;
 
     /// The next used buffer, if there is one. It stays the next one until [`advance`](Self::advance).
     fn peek(&mut self) -> Result<Option<Used>, Violation>;
+
+    /// How many of the next used buffers there are at least, `most` at most; all of one descriptor.
+    fn ready(&mut self, most: u32) -> Result<u32, Violation>;
+
+    /// The `nth` used buffer from the next one on, one of those that are [`ready`](Self::ready).
+    fn used(&self, nth: u32) -> Used;
+
+    /// Takes the next used buffers, as long as they are those that were posted at these positions, oldest first. `descriptors` says how many the buffer
+    /// at a position has. Returns how many buffers, and whether there are more, which are others.
+    fn take_run(&mut self, posted: Range<u32>, descriptors: impl Fn(u32) -> u32) -> Result<(u32, bool), Violation>;
 
     /// So many used buffers, and the descriptors that they had, were taken.
     fn advance(&mut self, buffers: u16, descriptors: u16);

@@ -1,5 +1,6 @@
 //! The packed layout (2.8): one ring, in which the device writes over the descriptors that it has used.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +14,8 @@ use super::{Cursor, Flight, NEXT, Piece, Ring, RingConfig, Used, Violation, need
 /// are the lap's; the laps' values alternate, and the first one's is 1.
 const AVAILABLE: u64 = 1 << 55;
 const USED: u64 = 1 << 63;
+/// Both, and the identifier, in the upper half of the high word.
+const ANSWER: u32 = ((AVAILABLE | USED) >> 32) as u32 | 0xffff;
 
 /// Event suppression (2.8.10): always, never, or at a descriptor.
 const ENABLE: u16 = 0;
@@ -63,17 +66,9 @@ impl PackedRing {
     }
 
     /// Flags of a descriptor that is available, at a position.
+    #[inline(always)]
     fn lap(&self, position: u32) -> u64 {
         if self.odd_lap(position) { AVAILABLE } else { USED }
-    }
-
-    #[inline(always)]
-    fn step(&self, cursor: &mut PackedCursor) {
-        cursor.position = cursor.position.wrapping_add(1);
-        cursor.hide = 0;
-        if cursor.position & self.mask == 0 {
-            cursor.lap ^= AVAILABLE | USED;
-        }
     }
 
     /// The offset in the ring, and the lap's value in bit 15, as events are named.
@@ -104,11 +99,32 @@ impl PackedRing {
         }
     }
 
-    /// The high word of the descriptor that the device uses next, if it did.
+    /// Writes a descriptor, which may be the last of the ring.
     #[inline(always)]
-    fn used_high(&self) -> Option<u64> {
-        let high = self.descriptors.read_high(self.next_used as usize);
-        let both = if self.odd_lap(self.next_used) { AVAILABLE | USED } else { 0 };
+    fn write_flags(&self, cursor: &mut PackedCursor, piece: Piece, flags: u16, id: u32) {
+        let high = u64::from(piece.len) | u64::from(id) << 32 | u64::from(flags) << 48 | cursor.lap ^ cursor.hide;
+        self.descriptors.write_pair(cursor.position as usize, [piece.address, high]);
+        cursor.position = cursor.position.wrapping_add(1);
+        cursor.hide = 0;
+    }
+
+    /// Identifier and flags of the descriptor at a position in flight, which say whether the device has used it, and for which buffer.
+    #[inline(always)]
+    fn answer(&self, position: u32) -> u32 {
+        (self.descriptors.read_high(position as usize) >> 32) as u32 & ANSWER
+    }
+
+    /// The same of the buffer that was posted there, when it is used.
+    #[inline(always)]
+    fn expected(&self, position: u32) -> u32 {
+        position & self.mask | if self.odd_lap(position) { ANSWER & !0xffff } else { 0 }
+    }
+
+    /// The high word of the descriptor at a position in flight, if the device has used it.
+    #[inline(always)]
+    fn used_high(&self, position: u32) -> Option<u64> {
+        let high = self.descriptors.read_high(position as usize);
+        let both = if self.odd_lap(position) { AVAILABLE | USED } else { 0 };
         (high & (AVAILABLE | USED) == both).then_some(high)
     }
 }
@@ -127,8 +143,8 @@ impl Ring for PackedRing {
     }
 
     #[inline(always)]
-    fn fetch(&self, places: u32) {
-        self.descriptors.fetch(self.tail as usize, places as usize);
+    fn fetch(&self, position: u32, places: u32) {
+        self.descriptors.fetch(position as usize, places as usize);
     }
 
     fn layout(&self) -> QueueLayout {
@@ -148,21 +164,42 @@ impl Ring for PackedRing {
     }
 
     #[inline(always)]
-    fn put(&self, cursor: &mut PackedCursor, piece: Piece) {
-        let id = u64::from(cursor.position & self.mask);
-        let high = u64::from(piece.len) | id << 32 | u64::from(piece.kind.flags()) << 48 | cursor.lap ^ cursor.hide;
-        self.descriptors.write_pair(cursor.position as usize, [piece.address, high]);
-        self.step(cursor);
+    fn until_end(&self, cursor: &PackedCursor) -> u32 {
+        self.mask + 1 - (cursor.position & self.mask)
     }
 
+    #[inline(always)]
+    fn write(&self, cursor: &mut PackedCursor, piece: Piece) {
+        self.write_flags(cursor, piece, piece.kind.flags(), cursor.position & self.mask);
+    }
+
+    #[inline(always)]
+    fn turn(&self, cursor: &mut PackedCursor) {
+        // The cursor only goes ahead, so that it is at the start now after the end.
+        if cursor.position & self.mask == 0 {
+            cursor.lap = self.lap(cursor.position);
+        }
+    }
+
+    #[inline(always)]
     fn put_chain(&self, cursor: &mut PackedCursor, count: usize, pieces: impl Iterator<Item = Piece>) {
-        let id = u64::from(cursor.position & self.mask);
+        let id = cursor.position & self.mask;
         for (number, piece) in pieces.enumerate() {
             let flags = piece.kind.flags() | if number + 1 < count { NEXT } else { 0 };
-            let high = u64::from(piece.len) | id << 32 | u64::from(flags) << 48 | cursor.lap ^ cursor.hide;
-            self.descriptors.write_pair(cursor.position as usize, [piece.address, high]);
-            self.step(cursor);
+            self.write_flags(cursor, piece, flags, id);
+            self.turn(cursor);
         }
+    }
+
+    #[inline(always)]
+    fn put_pair(&self, cursor: &mut PackedCursor, [first, second]: [Piece; 2]) {
+        if self.until_end(cursor) < 2 {
+            return self.put_chain(cursor, 2, [first, second].into_iter());
+        }
+        let id = cursor.position & self.mask;
+        self.write_flags(cursor, first, first.kind.flags() | NEXT, id);
+        self.write_flags(cursor, second, second.kind.flags(), id);
+        self.turn(cursor);
     }
 
     fn publish(&mut self, cursor: PackedCursor) -> bool {
@@ -183,9 +220,41 @@ impl Ring for PackedRing {
         if self.next_used == self.tail {
             return Ok(None);
         }
-        let Some(high) = self.used_high() else { return Ok(None) };
+        if self.used_high(self.next_used).is_none() {
+            return Ok(None);
+        }
         self.order().read();
-        Ok(Some(Used { id: (high >> 32) as u16 as u32, len: high as u32 }))
+        Ok(Some(self.used(0)))
+    }
+
+    #[inline(always)]
+    fn ready(&mut self, most: u32) -> Result<u32, Violation> {
+        let most = most.min(self.tail.wrapping_sub(self.next_used));
+        let mut count = 0;
+        while count < most && self.used_high(self.next_used.wrapping_add(count)).is_some() {
+            count += 1;
+        }
+        self.order().read();
+        Ok(count)
+    }
+
+    #[inline(always)]
+    fn used(&self, nth: u32) -> Used {
+        let high = self.descriptors.read_high(self.next_used.wrapping_add(nth) as usize);
+        Used { id: (high >> 32) as u16 as u32, len: high as u32 }
+    }
+
+    #[inline(always)]
+    fn take_run(&mut self, posted: Range<u32>, descriptors: impl Fn(u32) -> u32) -> Result<(u32, bool), Violation> {
+        // The device skips the further descriptors of a chain, so each buffer comes back at its own position.
+        let (mut position, mut count) = (posted.start, 0);
+        while position != posted.end && self.answer(position) == self.expected(position) {
+            position = position.wrapping_add(descriptors(position));
+            count += 1;
+        }
+        self.order().read();
+        self.next_used = position;
+        Ok((count, position != posted.end && self.used_high(position).is_some()))
     }
 
     #[inline(always)]
@@ -204,7 +273,7 @@ impl Ring for PackedRing {
     }
 
     fn has_used(&self) -> bool {
-        self.next_used != self.tail && self.used_high().is_some()
+        self.next_used != self.tail && self.used_high(self.next_used).is_some()
     }
 
     fn arm(&mut self) {

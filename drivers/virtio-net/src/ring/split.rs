@@ -1,5 +1,6 @@
 //! The split layout (2.7): a table of descriptors, a ring of what is available, a ring of what is used.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -27,6 +28,8 @@ pub(crate) struct SplitRing {
     /// The position behind what was published, and the available entry.
     tail: u32,
     entry: u16,
+    /// Entries that were written one after the other without a chain between them.
+    settled: u32,
     /// The next used entry, and how far the device was when it was last asked.
     next_used: u16,
     seen: u16,
@@ -36,6 +39,8 @@ pub(crate) struct SplitRing {
 pub(crate) struct SplitCursor {
     position: u32,
     entry: u16,
+    /// Up to which entry the available ring is written. Those behind are of buffers of one descriptor each.
+    written: u16,
 }
 
 impl Cursor for SplitCursor {
@@ -66,6 +71,37 @@ impl SplitRing {
 
     fn store(&self, offset: usize, value: u16) {
         self.memory.memory().atomic_u16(offset).store(value.to_le(), Ordering::Relaxed);
+    }
+
+    /// Writes the available entries of buffers of one descriptor that have none yet.
+    fn write_entries(&self, cursor: &mut SplitCursor) {
+        // How far positions are ahead of entries.
+        let skew = cursor.position.wrapping_sub(cursor.entry.into());
+        while cursor.written != cursor.entry {
+            let position = skew.wrapping_add(cursor.written.into());
+            self.available.write(cursor.written.into(), ((position & self.mask) as u16).to_le());
+            cursor.written = cursor.written.wrapping_add(1);
+        }
+    }
+
+    /// Whether all entries of the available ring are what they will be in the next lap, too.
+    #[inline(always)]
+    fn is_settled(&self) -> bool {
+        self.settled > self.mask
+    }
+
+    /// Writes the available entries that a burst still wants. After a lap without chains the ring has them all: nothing is written, and the device
+    /// keeps its copy of those lines.
+    #[inline(always)]
+    fn settle(&mut self, cursor: &mut SplitCursor) {
+        if cursor.written != self.entry {
+            // There were chains.
+            self.settled = 0;
+        }
+        if !self.is_settled() {
+            self.settled += u32::from(cursor.entry.wrapping_sub(cursor.written));
+            self.write_entries(cursor);
+        }
     }
 
     /// How far the device is. It cannot be further than what it was given.
@@ -110,6 +146,7 @@ impl Ring for SplitRing {
             mask: u32::from(config.size) - 1,
             tail: 0,
             entry: 0,
+            settled: 0,
             next_used: 0,
             seen: 0,
         };
@@ -118,9 +155,11 @@ impl Ring for SplitRing {
     }
 
     #[inline(always)]
-    fn fetch(&self, places: u32) {
-        self.descriptors.fetch(self.tail as usize, places as usize);
-        self.available.fetch(self.entry.into(), places as usize);
+    fn fetch(&self, position: u32, places: u32) {
+        self.descriptors.fetch(position as usize, places as usize);
+        if !self.is_settled() {
+            self.available.fetch(self.entry.into(), places as usize);
+        }
     }
 
     fn layout(&self) -> QueueLayout {
@@ -136,23 +175,35 @@ impl Ring for SplitRing {
     fn restart(&mut self) {
         let memory = self.memory.memory();
         memory.write_bytes(0, &vec![0; self.available_event() + 2]);
-        (self.tail, self.entry, self.next_used, self.seen) = (0, 0, 0, 0);
+        (self.tail, self.entry, self.settled, self.next_used, self.seen) = (0, 0, 0, 0, 0);
         self.disarm();
     }
 
     fn cursor(&self) -> SplitCursor {
-        SplitCursor { position: self.tail, entry: self.entry }
+        SplitCursor { position: self.tail, entry: self.entry, written: self.entry }
     }
 
     #[inline(always)]
-    fn put(&self, cursor: &mut SplitCursor, piece: Piece) {
-        let SplitCursor { position, entry } = *cursor;
-        self.descriptors.write_pair(position as usize, [piece.address, u64::from(piece.len) | u64::from(piece.kind.flags()) << 32]);
-        self.available.write(entry.into(), ((position & self.mask) as u16).to_le());
-        *cursor = SplitCursor { position: position.wrapping_add(1), entry: entry.wrapping_add(1) };
+    fn until_end(&self, _cursor: &SplitCursor) -> u32 {
+        u32::MAX
     }
 
+    /// The descriptor alone; its available entry is written with all others.
+    #[inline(always)]
+    fn write(&self, cursor: &mut SplitCursor, piece: Piece) {
+        self.descriptors.write_pair(cursor.position as usize, [piece.address, u64::from(piece.len) | u64::from(piece.kind.flags()) << 32]);
+        cursor.position = cursor.position.wrapping_add(1);
+        cursor.entry = cursor.entry.wrapping_add(1);
+    }
+
+    #[inline(always)]
+    fn turn(&self, _cursor: &mut SplitCursor) {}
+
+    #[inline(always)]
     fn put_chain(&self, cursor: &mut SplitCursor, count: usize, pieces: impl Iterator<Item = Piece>) {
+        if cursor.written != cursor.entry {
+            self.write_entries(cursor);
+        }
         let head = cursor.position;
         for (number, piece) in pieces.enumerate() {
             let mut high = u64::from(piece.len) | u64::from(piece.kind.flags()) << 32;
@@ -165,10 +216,12 @@ impl Ring for SplitRing {
         }
         self.available.write(cursor.entry.into(), ((head & self.mask) as u16).to_le());
         cursor.entry = cursor.entry.wrapping_add(1);
+        cursor.written = cursor.entry;
     }
 
-    fn publish(&mut self, cursor: SplitCursor) -> bool {
+    fn publish(&mut self, mut cursor: SplitCursor) -> bool {
         let old = self.entry;
+        self.settle(&mut cursor);
         self.order().write();
         self.store(self.driver_area + 2, cursor.entry);
         (self.tail, self.entry) = (cursor.position, cursor.entry);
@@ -188,8 +241,35 @@ impl Ring for SplitRing {
                 return Ok(None);
             }
         }
-        let element = u64::from_le(self.used.read(self.next_used.into()));
-        Ok(Some(Used { id: element as u32, len: (element >> 32) as u32 }))
+        Ok(Some(self.used(0)))
+    }
+
+    #[inline(always)]
+    fn ready(&mut self, most: u32) -> Result<u32, Violation> {
+        if u32::from(self.seen.wrapping_sub(self.next_used)) < most {
+            self.look()?;
+        }
+        Ok(u32::from(self.seen.wrapping_sub(self.next_used)).min(most))
+    }
+
+    #[inline(always)]
+    fn used(&self, nth: u32) -> Used {
+        let element = u64::from_le(self.used.read(usize::from(self.next_used) + nth as usize));
+        Used { id: element as u32, len: (element >> 32) as u32 }
+    }
+
+    #[inline(always)]
+    fn take_run(&mut self, posted: Range<u32>, descriptors: impl Fn(u32) -> u32) -> Result<(u32, bool), Violation> {
+        self.look()?;
+        // No more than were given, so never past the end of what is posted.
+        let (start, available) = (usize::from(self.next_used), u32::from(self.seen.wrapping_sub(self.next_used)));
+        let (mut position, mut count) = (posted.start, 0);
+        while count < available && u64::from_le(self.used.read(start + count as usize)) as u32 == position & self.mask {
+            position = position.wrapping_add(descriptors(position));
+            count += 1;
+        }
+        self.next_used = self.next_used.wrapping_add(count as u16);
+        Ok((count, count < available))
     }
 
     #[inline(always)]
