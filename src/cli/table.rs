@@ -60,6 +60,9 @@ pub fn send_rows(report: &Report) -> Vec<(&'static str, String)> {
         rows.insert(1, ("acknowledged", bytes(tcp.acknowledged)));
         rows.insert(2, ("sent again", bytes(tcp.retransmitted)));
     }
+    if report.tags_written > 0 {
+        rows.push(("VLAN tags", tags(report.tags_written)));
+    }
     if report.frames_lost > 0 {
         rows.push(("frames lost", grouped(report.frames_lost)));
     }
@@ -69,7 +72,7 @@ pub fn send_rows(report: &Report) -> Vec<(&'static str, String)> {
 
 /// What a TCP stack did.
 pub fn stack_rows(report: &StackReport) -> Vec<(&'static str, String)> {
-    vec![
+    let mut rows = vec![
         ("acknowledged", bytes(report.acknowledged)),
         ("gathered by the NIC", bytes(report.bytes_gathered)),
         ("copied by the CPU", copied(report.bytes_copied, &report.copy_reasons)),
@@ -80,7 +83,15 @@ pub fn stack_rows(report: &StackReport) -> Vec<(&'static str, String)> {
         ("doorbells", doorbells(report.doorbells, report.frames)),
         ("segments received", grouped(report.segments)),
         ("windows", windows(&report.windows)),
-    ]
+    ];
+    if report.tags_written > 0 {
+        rows.push(("VLAN tags", tags(report.tags_written)));
+    }
+    rows
+}
+
+fn tags(written: u64) -> String {
+    format!("{} written by the CPU (the NIC inserts none)", grouped(written))
 }
 
 fn copied(sum: u64, by_reason: &BTreeMap<CopyReason, u64>) -> String {

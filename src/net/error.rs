@@ -151,10 +151,10 @@ pub enum NetError {
     /// The Ethernet address of the destination is all zeros.
     #[error("{0} is no station's Ethernet address; resolve the next hop first")]
     Destination(hal::MacAddress),
-    /// The NIC does not insert 802.1Q tags.
-    #[error("this NIC does not insert 802.1Q tags, so VLAN {} cannot be sent in; leave --vlan out, or use a NIC that does", .0 & 0xfff)]
+    /// The NIC does not insert 802.1Q tags, and they are not in the headers.
+    #[error("this NIC does not insert 802.1Q tags; let Interface::offered write the tag of VLAN {} into the headers", .0 & 0xfff)]
     NoVlanTag(u16),
     /// The bytes between UDP header and file data do not fit the header block.
-    #[error("a prefix of {0} bytes does not fit the header block; use at most 32")]
+    #[error("a prefix of {0} bytes does not fit the header block; use at most 30")]
     Prefix(usize),
 }

@@ -19,6 +19,8 @@ pub struct Interface {
     gateway: Option<IpAddr>,
     mtu: u16,
     vlan: Option<u16>,
+    /// The tag stands in the headers, since the NIC does not insert it.
+    tagged: bool,
 }
 
 /// Whom to hand a datagram.
@@ -34,7 +36,8 @@ impl Interface {
     /// A station with these addresses.
     ///
     /// `mtu` is the most bytes of an IP packet: 68..=16110 (RFC 791), for IPv6 1280..=16110 (RFC 8200 5). `vlan` is the tag control
-    /// information of IEEE 802.1Q: the VLAN, with priority in the upper four bits. The NIC inserts and strips the tag.
+    /// information of IEEE 802.1Q: the VLAN, with priority in the upper four bits. The NIC inserts and strips the tag,
+    /// if it can: see [`offered`](Self::offered).
     ///
     /// # Errors
     /// [`NetError::Mac`], [`NetError::Mtu`], [`NetError::Vlan`], and [`NetError::Gateway`] for a gateway that is no station of the network.
@@ -50,7 +53,7 @@ impl Interface {
         if let Some(tag) = vlan.filter(|tag| tag & VLAN_IDENTIFIER == VLAN_IDENTIFIER) {
             return Err(NetError::Vlan { tag, identifier: tag & VLAN_IDENTIFIER });
         }
-        let interface = Self { mac, address, gateway, mtu, vlan };
+        let interface = Self { mac, address, gateway, mtu, vlan, tagged: false };
         if let Some(gateway) = gateway {
             interface.check_gateway(gateway)?;
         }
@@ -82,12 +85,24 @@ impl Interface {
         self.vlan
     }
 
+    /// The same station at a NIC that does no more than `offered`: if it does not insert tags, that of the interface's VLAN is part of all
+    /// headers that are made for it, and nothing is asked of the NIC.
+    pub const fn offered(mut self, offered: OffloadFlags) -> Self {
+        self.tagged = self.vlan.is_some() && !offered.contains(OffloadFlags::VLAN_TAG);
+        self
+    }
+
+    /// The tag control information that stands in the headers, since the NIC does not insert it.
+    pub(crate) const fn written_tag(&self) -> Option<u16> {
+        if self.tagged { self.vlan } else { None }
+    }
+
     /// What to ask the NIC for with a frame that is finished but for its tag: those of [`Resolution`](super::Resolution) and
     /// [`respond`](super::respond()).
     pub fn offload(&self) -> Offload {
         match self.vlan {
-            Some(vlan_tag) => Offload { flags: OffloadFlags::VLAN_TAG, vlan_tag, ..Offload::NONE },
-            None => Offload::NONE,
+            Some(vlan_tag) if !self.tagged => Offload { flags: OffloadFlags::VLAN_TAG, vlan_tag, ..Offload::NONE },
+            _ => Offload::NONE,
         }
     }
 
@@ -298,6 +313,9 @@ mod tests {
         }
         let tagged = Interface::new(MAC, address, None, 1500, Some(0x6064)).unwrap().offload();
         assert_eq!((tagged.flags, tagged.vlan_tag), (OffloadFlags::VLAN_TAG, 0x6064));
+        let at = |offered| Interface::new(MAC, address, None, 1500, Some(0x6064)).unwrap().offered(offered);
+        assert_eq!((at(OffloadFlags::all()).offload(), at(OffloadFlags::all()).written_tag()), (tagged, None));
+        assert_eq!((at(OffloadFlags::empty()).offload(), at(OffloadFlags::empty()).written_tag()), (Offload::NONE, Some(0x6064)));
         assert_eq!(Interface::new(MAC, address, None, 1500, None).unwrap().offload(), Offload::NONE);
         assert!(Interface::new(MAC, address, None, 1500, Some(0x6fff)).unwrap_err().to_string().contains("VLAN 4095"));
     }

@@ -9,17 +9,20 @@ use smoltcp::wire::{
     Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, checksum,
 };
 
+use super::vlan::{TAG_LEN, tag_bytes};
 use super::{Interface, NetError};
 
 /// The hop limit of what is sent (RFC 1700's recommendation, and every host's default).
 const HOP_LIMIT: u8 = 64;
 
 /// The most bytes of Ethernet and IP headers.
-pub(crate) const MAX_HEADERS: usize = ETHERNET_HEADER_LEN + IPV6_HEADER_LEN;
+pub(crate) const MAX_HEADERS: usize = ETHERNET_HEADER_LEN + TAG_LEN + IPV6_HEADER_LEN;
 
 /// What [`write_headers`] wrote.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Written {
+    /// Where the IP header starts: 14, or 18 behind a tag.
+    pub ip_start: usize,
     /// The bytes of the IP header: 20 or 40.
     pub ip_len: usize,
     /// The folded pseudo-header sum without the length.
@@ -40,7 +43,9 @@ pub(crate) fn write_headers(
     if destination_mac == MacAddress([0; 6]) {
         return Err(NetError::Destination(destination_mac));
     }
-    let (frame, packet) = frame.split_at_mut(ETHERNET_HEADER_LEN);
+    let tag = interface.written_tag();
+    let ip_start = ETHERNET_HEADER_LEN + if tag.is_some() { TAG_LEN } else { 0 };
+    let (frame, packet) = frame.split_at_mut(ip_start);
     let (ethertype, ip_len, pseudo) = match (interface.address().address(), destination) {
         (IpAddr::V4(src_addr), IpAddr::V4(dst_addr)) => {
             let header = Ipv4Repr { src_addr, dst_addr, next_header, payload_len: 0, hop_limit: HOP_LIMIT };
@@ -58,8 +63,14 @@ pub(crate) fn write_headers(
         }
     };
     let (src_addr, dst_addr) = (EthernetAddress(interface.mac().0), EthernetAddress(destination_mac.0));
-    EthernetRepr { src_addr, dst_addr, ethertype }.emit(&mut EthernetFrame::new_unchecked(frame));
-    Ok(Written { ip_len, pseudo })
+    EthernetRepr { src_addr, dst_addr, ethertype }.emit(&mut EthernetFrame::new_unchecked(&mut *frame));
+    if let Some(tag) = tag {
+        // The type moves behind the tag.
+        let place = ETHERNET_HEADER_LEN - 2;
+        frame.copy_within(place..ETHERNET_HEADER_LEN, place + TAG_LEN);
+        frame[place..place + TAG_LEN].copy_from_slice(&tag_bytes(tag));
+    }
+    Ok(Written { ip_start, ip_len, pseudo })
 }
 
 /// Sets the IP header's length for `len` bytes behind it, or to 0 where the NIC sets it (`None`), and its checksum: computed, or 0 where the NIC

@@ -12,8 +12,8 @@
 //! | [`checksum`] | the checksums in software, for a NIC that does not |
 //!
 //! Nothing here reads a clock or prints, and nothing that is called for each datagram allocates. Time is an argument, `now`, measured
-//! from an epoch of the caller's choice. All frames are Ethernet II without a tag: the tag of an [`Interface`] with a VLAN is inserted and
-//! stripped by the NIC.
+//! from an epoch of the caller's choice. All frames are Ethernet II. The tag of an [`Interface`] with a VLAN is inserted and stripped by the
+//! NIC; for one that does not, it stands in the headers ([`Interface::offered`]), and a [`Port`](crate::send::Port) does it to all other frames.
 
 pub mod address;
 pub mod announce;
@@ -29,6 +29,7 @@ mod error;
 pub(crate) mod ip;
 mod ndisc;
 mod parse;
+pub(crate) mod vlan;
 
 #[cfg(test)]
 pub(crate) mod checker;

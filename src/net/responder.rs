@@ -34,8 +34,8 @@ pub enum Kind {
 /// groups (other than a solicitation to the group of the own address), from this station itself, fragments, packets with options or
 /// extension headers, wrong checksums or lengths, and echoes that are longer than the MTU.
 ///
-/// Frames are without an 802.1Q tag, here and in `out`: the NIC of an interface with a VLAN strips and inserts it, and drops those of
-/// other VLANs.
+/// Frames are without an 802.1Q tag, here and in `out`: with a VLAN, the NIC or the [`Port`](crate::send::Port) strips and inserts it, and the
+/// port drops those of other VLANs.
 pub fn respond(interface: &Interface, frame: &[u8], out: &mut Vec<u8>) -> Option<Kind> {
     let parsed = parse(frame)?;
     let own = interface.mac();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use hal::{MacAddress, Offload, OffloadFlags};
-use smoltcp::wire::{ETHERNET_HEADER_LEN, IPV4_HEADER_LEN, IpProtocol, UDP_HEADER_LEN, UdpPacket, checksum};
+use smoltcp::wire::{IPV4_HEADER_LEN, IpProtocol, UDP_HEADER_LEN, UdpPacket, checksum};
 
 use super::ip::{self, Written};
 use super::{Interface, NetError};
@@ -12,8 +12,8 @@ use super::{Interface, NetError};
 /// The bytes of a header block. A fixed size makes the copy for each datagram a few vector moves; [`UdpFlow::header_len`] of them count.
 pub const HEADER_ROOM: usize = 96;
 
-/// The most bytes between UDP header and file data: Ethernet, IPv6 and UDP headers leave 34 of [`HEADER_ROOM`].
-pub const MAX_PREFIX: usize = 32;
+/// The most bytes between UDP header and file data: Ethernet header with a tag, IPv6 and UDP headers leave so many of [`HEADER_ROOM`].
+pub const MAX_PREFIX: usize = 30;
 
 /// One UDP flow: its headers for a datagram of the usual size, ready to be copied.
 ///
@@ -29,6 +29,7 @@ pub struct UdpFlow {
     full: [u8; HEADER_ROOM],
     /// The folded pseudo-header sum without the length.
     pseudo: u16,
+    ip_start: usize,
     ip_len: usize,
     prefix_len: usize,
     /// The file bytes of a datagram of the usual size: as many as the MTU allows.
@@ -42,7 +43,7 @@ impl UdpFlow {
     /// The flow from `source_port` of `interface` to `destination`, whose frames go to the station `destination_mac`, with datagrams as
     /// large as the MTU allows.
     ///
-    /// `prefix_len` (0..=32) is how many bytes of the header block stand between the UDP header and the file data, such as an offset; they
+    /// `prefix_len` (0..=30) is how many bytes of the header block stand between the UDP header and the file data, such as an offset; they
     /// belong to the datagram and count in its length.
     ///
     /// # Errors
@@ -61,28 +62,30 @@ impl UdpFlow {
 
         let mut full = [0; HEADER_ROOM];
         // Lengths and checksums are filled below, for the datagram's size.
-        let Written { ip_len, pseudo } = ip::write_headers(interface, destination_mac, destination.ip(), IpProtocol::Udp, &mut full)?;
-        let packet = &mut full[ETHERNET_HEADER_LEN..];
+        let Written { ip_start, ip_len, pseudo } =
+            ip::write_headers(interface, destination_mac, destination.ip(), IpProtocol::Udp, &mut full)?;
+        let packet = &mut full[ip_start..];
         let mut datagram = UdpPacket::new_unchecked(&mut packet[ip_len..]);
         datagram.set_src_port(source_port);
         datagram.set_dst_port(destination.port());
 
         let mut flags = OffloadFlags::UDP_CHECKSUM;
         flags.set(OffloadFlags::IPV4_CHECKSUM, ip_len == IPV4_HEADER_LEN);
-        flags.set(OffloadFlags::VLAN_TAG, interface.vlan().is_some());
-        let l4_start = ETHERNET_HEADER_LEN + ip_len;
+        let tag = interface.offload();
+        flags |= tag.flags;
+        let l4_start = ip_start + ip_len;
         let offload = Offload {
             flags,
-            ip_start: ETHERNET_HEADER_LEN as u8,
+            ip_start: ip_start as u8,
             l4_start: l4_start as u8,
             payload_start: (l4_start + UDP_HEADER_LEN) as u8,
             mss: 0,
-            vlan_tag: interface.vlan().unwrap_or(0),
+            vlan_tag: tag.vlan_tag,
         };
         // No MTU of an interface is too small: the least, 68, leaves 8 bytes behind the longest prefix.
         let payload = usize::from(interface.mtu()) - ip_len - UDP_HEADER_LEN - prefix_len;
         let missing = OffloadFlags::empty();
-        let mut flow = Self { full, pseudo, ip_len, prefix_len, payload, offload, missing };
+        let mut flow = Self { full, pseudo, ip_start, ip_len, prefix_len, payload, offload, missing };
         flow.full = flow.header(payload);
         Ok(flow)
     }
@@ -91,7 +94,8 @@ impl UdpFlow {
     /// usual size; a UDP checksum that it does not fill is [`missing`](Self::missing).
     ///
     /// # Errors
-    /// [`NetError::NoVlanTag`] when the interface has a VLAN and the NIC does not insert tags.
+    /// [`NetError::NoVlanTag`] when the interface has a VLAN, the NIC does not insert tags, and the interface was not told so
+    /// ([`Interface::offered`]).
     pub fn offered(mut self, offered: OffloadFlags) -> Result<Self, NetError> {
         let wanted = self.offload.flags | self.missing;
         if wanted.contains(OffloadFlags::VLAN_TAG) && !offered.contains(OffloadFlags::VLAN_TAG) {
@@ -103,7 +107,7 @@ impl UdpFlow {
         Ok(self)
     }
 
-    /// The bytes in front of the file data: Ethernet 14, IPv4 20 or IPv6 40, UDP 8, and the prefix.
+    /// The bytes in front of the file data: Ethernet 14 or, with a tag, 18, IPv4 20 or IPv6 40, UDP 8, and the prefix.
     #[inline]
     pub fn header_len(&self) -> usize {
         self.prefix().end
@@ -112,7 +116,7 @@ impl UdpFlow {
     /// Where the prefix is in the header block.
     #[inline]
     pub fn prefix(&self) -> Range<usize> {
-        let start = ETHERNET_HEADER_LEN + self.ip_len + UDP_HEADER_LEN;
+        let start = self.ip_start + self.ip_len + UDP_HEADER_LEN;
         start..start + self.prefix_len
     }
 
@@ -137,7 +141,7 @@ impl UdpFlow {
         assert!(payload_len <= self.payload, "{payload_len} bytes of payload where {} fit", self.payload);
         let mut header = self.full;
         let udp_len = (UDP_HEADER_LEN + self.prefix_len + payload_len) as u16;
-        let (_, packet) = header.split_at_mut(ETHERNET_HEADER_LEN);
+        let (_, packet) = header.split_at_mut(self.ip_start);
         ip::set_length(packet, self.ip_len, Some(udp_len), self.missing.contains(OffloadFlags::IPV4_CHECKSUM));
         let mut datagram = UdpPacket::new_unchecked(&mut packet[self.ip_len..]);
         datagram.set_len(udp_len);

@@ -1,6 +1,6 @@
 //! A NIC with all that it takes to send files from it.
 
-use hal::{Buffer, Burst, Capabilities, MacAddress, Nic, NicError, Offload, OffloadFlags, Pool, PoolConfig, RxBurst};
+use hal::{Buffer, Burst, Capabilities, MacAddress, Nic, NicError, Offload, Pool, PoolConfig, RxBurst};
 
 use hal::nic::RxFilter;
 use hal::receive::RxFlags;
@@ -8,7 +8,7 @@ use hal::receive::RxFlags;
 use super::error::SendError;
 use super::options::Stability;
 use crate::file::{RegularFile, WindowCache};
-use crate::net::{Interface, NetError, announce, respond};
+use crate::net::{Interface, announce, respond, vlan};
 
 /// How a [`Port`] is set up.
 #[derive(Clone, Debug)]
@@ -60,9 +60,9 @@ impl Port {
                 capabilities.max_frame
             )));
         }
-        // Said before anything, also a question for an address, goes out without the tag.
-        if let Some(tag) = interface.vlan().filter(|_| !capabilities.offloads.contains(OffloadFlags::VLAN_TAG)) {
-            return Err(NetError::NoVlanTag(tag).into());
+        let interface = interface.offered(capabilities.offloads);
+        if let Some(tag) = interface.written_tag() {
+            tracing::info!("this NIC inserts no 802.1Q tags: that of VLAN {} is written into every frame's header", identifier(tag));
         }
         // A NIC that does not gather needs the whole frame in one buffer.
         let buffer_size = if capabilities.max_segments < GATHER { frame.next_power_of_two().max(2048) } else { 2048 };
@@ -154,20 +154,22 @@ impl Port {
         // The answers' frames are completed like all others, by the owner of the port.
         let mut own = std::mem::take(&mut self.own);
         let offload = self.interface.offload();
-        let own_vlan = self.interface.vlan().map(vlan);
+        let own_vlan = self.interface.vlan().map(identifier);
         for packet in self.arrived.packets() {
-            // Of other VLANs nothing is heard. A tag with identifier 0 has a priority and nothing else (802.1Q).
-            let tag = packet.flags.contains(RxFlags::VLAN_STRIPPED).then(|| vlan(packet.vlan_tag)).filter(|vlan| *vlan != 0);
-            if tag != own_vlan {
-                continue;
-            }
             self.packet.resize(packet.bytes as usize, 0);
             packet.copy_to(&mut self.packet);
+            let stripped = packet.flags.contains(RxFlags::VLAN_STRIPPED);
+            let tag = if stripped { Some(packet.vlan_tag) } else { vlan::take(&mut self.packet) };
+            // Of other VLANs nothing is heard. A tag with identifier 0 has a priority and nothing else (802.1Q).
+            if tag.map(identifier).filter(|vlan| *vlan != 0) != own_vlan {
+                continue;
+            }
             if look(&self.packet, packet.flags) {
                 continue;
             }
             self.reply.clear();
             if respond(&self.interface, &self.packet, &mut self.reply).is_some() {
+                write_tag(&mut self.reply, &self.interface);
                 push_copied(&mut own, &mut self.pool, &self.reply, offload);
             }
         }
@@ -182,14 +184,17 @@ impl Port {
         Ok(count)
     }
 
-    /// Sends one frame that is complete, checksums included. Returns whether there was room for it.
+    /// Sends one frame that is complete, checksums included, but without a tag. Returns whether there was room for it.
     ///
     /// # Errors
     /// What the NIC says.
     pub fn transmit(&mut self, frame: &[u8]) -> Result<bool, NicError> {
         let offload = self.interface.offload();
         let mut own = std::mem::take(&mut self.own);
-        let posted = push_copied(&mut own, &mut self.pool, frame, offload) && self.nic.tx(0).post(&mut own)? == 1;
+        self.reply.clear();
+        self.reply.extend_from_slice(frame);
+        write_tag(&mut self.reply, &self.interface);
+        let posted = push_copied(&mut own, &mut self.pool, &self.reply, offload) && self.nic.tx(0).post(&mut own)? == 1;
         own.clear();
         self.own = own;
         Ok(posted)
@@ -222,8 +227,15 @@ impl Port {
 }
 
 /// The VLAN identifier of a tag.
-fn vlan(tag: u16) -> u16 {
+fn identifier(tag: u16) -> u16 {
     tag & 0xfff
+}
+
+/// What the NIC does not do for a whole frame of its own station.
+fn write_tag(frame: &mut Vec<u8>, interface: &Interface) {
+    if let Some(tag) = interface.written_tag() {
+        vlan::insert(frame, tag);
+    }
 }
 
 /// Adds a frame whose bytes are all copied, over as many buffers as it takes. Whether there were buffers enough; if not, nothing is added.

@@ -166,6 +166,7 @@ impl TcpSend {
         report.copied(done.bytes_program, CopyReason::Stream);
         report.bytes = report.bytes_gathered + report.bytes_copied - report.copy_reasons.get(&CopyReason::FileChanging).unwrap_or(&0);
         report.windows = done.windows;
+        report.tags_written = done.tags_written;
         report.seconds = self.started.map_or(0.0, |started| now.saturating_sub(started).as_secs_f64());
         report.tcp = Some(TcpFigures { acknowledged: done.acknowledged, retransmitted: done.retransmitted });
         std::mem::take(report)

@@ -245,6 +245,7 @@ impl<'p> UdpSend<'p> {
             hits: after.hits - before.hits,
             evicted: after.evicted - before.evicted,
         };
+        self.report.tags_written = if self.port.interface().written_tag().is_some() { self.report.frames } else { 0 };
         self.report.seconds = self.started.map_or(0.0, |started| now.saturating_sub(started).as_secs_f64());
         std::mem::take(&mut self.report)
     }

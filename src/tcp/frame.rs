@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use hal::{Buffer, Burst, Capabilities, DmaError, MacAddress, Offload, OffloadFlags, Pool};
-use smoltcp::wire::{ETHERNET_HEADER_LEN, IPV4_HEADER_LEN, IpProtocol, checksum};
+use smoltcp::wire::{IPV4_HEADER_LEN, IpProtocol, checksum};
 
 use super::extent::{Content, Extents};
 use super::file::SharedFile;
@@ -35,6 +35,7 @@ const MOST_PACKET: u64 = 65_535;
 #[derive(Clone, Debug)]
 pub(super) struct Path {
     headers: [u8; MAX_HEADERS],
+    ip_start: u8,
     ip_len: u8,
     pseudo: u16,
 }
@@ -43,12 +44,12 @@ impl Path {
     /// The way from `interface` to `peer`, in frames to `station`.
     pub fn new(interface: &Interface, station: MacAddress, peer: IpAddr) -> Result<Self, NetError> {
         let mut headers = [0; MAX_HEADERS];
-        let Written { ip_len, pseudo } = ip::write_headers(interface, station, peer, IpProtocol::Tcp, &mut headers)?;
-        Ok(Self { headers, ip_len: ip_len as u8, pseudo })
+        let Written { ip_start, ip_len, pseudo } = ip::write_headers(interface, station, peer, IpProtocol::Tcp, &mut headers)?;
+        Ok(Self { headers, ip_start: ip_start as u8, ip_len: ip_len as u8, pseudo })
     }
 
     fn l4_start(&self) -> usize {
-        ETHERNET_HEADER_LEN + usize::from(self.ip_len)
+        usize::from(self.ip_start) + usize::from(self.ip_len)
     }
 
     fn is_ipv4(&self) -> bool {
@@ -118,13 +119,8 @@ pub(super) struct Framer {
 
 impl Framer {
     /// For a NIC that can do this.
-    pub fn new(interface: &Interface, capabilities: &Capabilities, gathers: bool, buffer_size: usize) -> Result<Self, NetError> {
-        if let Some(tag) = interface.vlan()
-            && !capabilities.offloads.contains(OffloadFlags::VLAN_TAG)
-        {
-            return Err(NetError::NoVlanTag(tag));
-        }
-        Ok(Self {
+    pub fn new(interface: &Interface, capabilities: &Capabilities, gathers: bool, buffer_size: usize) -> Self {
+        Self {
             offloads: capabilities.offloads,
             gathers,
             pieces: usize::from(capabilities.max_segments).saturating_sub(1).min(MOST_PIECES),
@@ -134,7 +130,7 @@ impl Framer {
             tag: interface.offload(),
             block: Vec::new(),
             staged: Vec::new(),
-        })
+        }
     }
 
     /// The most payload that one frame to an address of this family can have, for the NIC to cut; 0 where it does not.
@@ -336,17 +332,17 @@ impl Framer {
         let len = (header_len as u64 + payload) as u16;
         // Of what is to be cut, the NIC sets the lengths of each segment; some want them for the whole, as if it were one packet.
         let one_packet = !cut || self.whole_headers;
-        ip::set_length(&mut block[ETHERNET_HEADER_LEN..], path.ip_len.into(), one_packet.then_some(len), false);
+        ip::set_length(&mut block[path.ip_start.into()..], path.ip_len.into(), one_packet.then_some(len), false);
         let seed = seed(path.pseudo, len, one_packet);
         block[l4_start + CHECKSUM..][..2].copy_from_slice(&seed.to_be_bytes());
         let bare = (flags - self.offloads).contains(OffloadFlags::IPV4_CHECKSUM);
         if bare || cut && self.whole_headers && path.is_ipv4() {
-            fill_ipv4_header(&mut block, ETHERNET_HEADER_LEN);
+            fill_ipv4_header(&mut block, path.ip_start.into());
         }
         flags &= self.offloads;
         let offload = Offload {
             flags: flags | self.tag.flags,
-            ip_start: ETHERNET_HEADER_LEN as u8,
+            ip_start: path.ip_start,
             l4_start: l4_start as u8,
             payload_start: (l4_start + header_len) as u8,
             mss: if cut { planned.mss } else { 0 },

@@ -43,6 +43,8 @@ pub struct StackReport {
     pub descriptors: u64,
     /// Doorbells rung for them.
     pub doorbells: u64,
+    /// 802.1Q tags that the CPU wrote into headers, since the NIC inserts none.
+    pub tags_written: u64,
     /// What became of windows.
     pub windows: WindowStatistics,
 }

@@ -67,13 +67,13 @@ impl Stack {
     /// A stack on a port.
     ///
     /// # Errors
-    /// [`SendError::Config`] for a burst outside 1 to 256, [`SendError::Net`] when the NIC cannot send in the interface's VLAN.
+    /// [`SendError::Config`] for a burst outside 1 to 256.
     pub fn new(mut port: Port, config: StackConfig) -> Result<Self, SendError> {
         if !(1..=256).contains(&config.burst) {
             return Err(SendError::Config(format!("a burst of {} frames; use 1 to 256", config.burst)));
         }
         let interface = *port.interface();
-        let framer = Framer::new(&interface, &port.capabilities(), port.gathers(), port.pool.buffer_size())?;
+        let framer = Framer::new(&interface, &port.capabilities(), port.gathers(), port.pool.buffer_size());
         let tcp = TcpConfig { max_burst: framer.max_burst(interface.address().address().is_ipv4()), ..config.tcp };
         let secret = match config.secret {
             Some(secret) => secret,
@@ -207,6 +207,7 @@ impl Stack {
             frames: counters.frames - counters_before.frames,
             descriptors: counters.descriptors - counters_before.descriptors,
             doorbells: counters.doorbells - counters_before.doorbells,
+            tags_written: if self.port.interface().written_tag().is_some() { counters.frames - counters_before.frames } else { 0 },
             windows: WindowStatistics {
                 mapped: windows.mapped - windows_before.mapped,
                 hits: windows.hits - windows_before.hits,

@@ -9,34 +9,58 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::command::{Run, start};
 use crate::{need_root, process, tool, wait_for};
 
-/// A network namespace with the TAP interface [`TAP`](Self::TAP). It goes with the process that holds it, and so with this.
+/// A network namespace with TAP interfaces. It goes with the process that holds it, and so with this.
 #[derive(Debug)]
 pub struct Namespace {
     holder: Run,
 }
 
+/// A TAP interface.
+#[derive(Clone, Copy, Debug)]
+pub struct Tap<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Whether a NIC uses several of its queues: then all that use it have to.
+    pub multi_queue: bool,
+    /// Addresses that the kernel has there, each with a prefix, as 10.9.0.1/24.
+    pub addresses: &'a [&'a str],
+}
+
 impl Namespace {
-    /// The interface.
+    /// The interface of [`new`](Self::new).
     pub const TAP: &'static str = "pw0";
 
-    /// Makes one, in which the kernel has `addresses` (each with a prefix, as 10.9.0.1/24).
+    /// Makes one with the interface [`TAP`](Self::TAP), on which the kernel has `addresses`.
+    ///
+    /// # Panics
+    /// As [`of`](Self::of).
+    pub fn new(addresses: &[&str]) -> Self {
+        Self::of(&[Tap { name: Self::TAP, multi_queue: false, addresses }])
+    }
+
+    /// Makes one with these interfaces.
     ///
     /// # Panics
     /// When that is not possible; the message says what it needs.
-    pub fn new(addresses: &[&str]) -> Self {
+    pub fn of(taps: &[Tap<'_>]) -> Self {
         need_root("a network namespace and a TAP interface");
         assert!(
             fs::exists("/dev/net/tun").unwrap_or(false),
             "this test needs /dev/net/tun: `modprobe tun`, or `--device /dev/net/tun` for a container"
         );
         let ip = tool("ip", "iproute2").display().to_string();
-        let mut script = format!("set -e; {ip} link set lo up; {ip} tuntap add dev {} mode tap; ", Self::TAP);
-        for address in addresses {
-            // An IPv6 address is usable at once only without the search for duplicates.
-            let more = if address.contains(':') { " nodad" } else { "" };
-            script += &format!("{ip} address add {address} dev {}{more}; ", Self::TAP);
+        let mut script = format!("set -e; {ip} link set lo up; ");
+        for Tap { name, multi_queue, addresses } in taps {
+            let queues = if *multi_queue { " multi_queue" } else { "" };
+            script += &format!("{ip} tuntap add dev {name} mode tap{queues}; ");
+            for address in *addresses {
+                // An IPv6 address is usable at once only without the search for duplicates.
+                let more = if address.contains(':') { " nodad" } else { "" };
+                script += &format!("{ip} address add {address} dev {name}{more}; ");
+            }
+            script += &format!("{ip} link set {name} up; ");
         }
-        script += &format!("{ip} link set {} up; echo ready >&2; exec cat", Self::TAP);
+        script += "echo ready >&2; exec cat";
         let mut command = Command::new(tool("unshare", "util-linux"));
         // `cat` lives as long as its standard input, which this process holds.
         command.args(["--net", "sh", "-c", &script]).stdin(Stdio::piped());

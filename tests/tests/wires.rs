@@ -128,13 +128,23 @@ fn frames_of_a_vlan_carry_its_tag_and_arp_goes_on_in_it() {
 }
 
 #[test]
-fn a_nic_that_inserts_no_tags_is_refused_before_anything_goes_out_without_one() {
+fn a_tag_that_the_nic_does_not_insert_is_written_into_the_headers_and_told() {
     let directory = content::directory();
-    let (path, _) = content::file(directory.path(), 100);
-    let peer = Peer::start(directory.path(), STATIONS);
-    let ended = run(send(&path, &nic(&peer, "virtio-net"), "udp://192.0.2.2:9000", &format!("{IP} --vlan 100"))).with_code(1);
-    ended.complains_of(&["does not insert 802.1Q tags", "leave --vlan out"]);
-    assert!(peer.end().is_empty());
+    let (path, sent) = content::file(directory.path(), 100_000);
+    for (target, station) in [("udp://192.0.2.2:9000", ""), ("udp://192.0.2.2:9000", " --framing offset --burst 1")] {
+        let peer = Peer::start(directory.path(), STATIONS);
+        // The longest frames there are: 1500 bytes behind an Ethernet header with a tag.
+        let options = format!("{IP} --vlan 100{station}");
+        let figures = run(send(&path, &nic(&peer, "virtio-net"), target, &options)).sent();
+        let heard = peer.end();
+        assert_eq!(asked_for(&heard), [PEER.0]);
+        assert!(heard.iter().all(|one| one.checked.vlan == Some(100)), "requests too");
+        assert_eq!(heard.iter().map(|one| one.frame.len()).max(), Some(1518));
+        let skipped = if station.is_empty() { 0 } else { 8 };
+        let content: Vec<u8> = datagrams(&heard).iter().flat_map(|one| one.payload()[skipped..].to_vec()).collect();
+        content::assert_same(&content, &sent);
+        assert_eq!(figures.number("tags_written"), figures.number("frames"));
+    }
 }
 
 #[test]
@@ -181,10 +191,16 @@ fn answers_during_a_send(model: &str) {
 
 #[test]
 fn a_vlan_answers_what_is_tagged_and_ignores_what_is_not_its_own() {
+    for model in MODELS {
+        answers_in_a_vlan(model);
+    }
+}
+
+fn answers_in_a_vlan(model: &str) {
     let directory = content::directory();
     let (path, _) = content::file(directory.path(), 2_000_000);
     let peer = Peer::start(directory.path(), STATIONS);
-    let mut running = start(send(&path, &nic(&peer, "e1000"), "udp://192.0.2.2:9000", &format!("{IP} --vlan 100 --rate 10Mbit")));
+    let mut running = start(send(&path, &nic(&peer, model), "udp://192.0.2.2:9000", &format!("{IP} --vlan 100 --rate 10Mbit")));
     peer.wait_under_way();
     // Asked in another VLAN, then in this one. Answers keep the order, so when the second one's is there, the first one's does not come.
     peer.send(&arp(ArpOperation::REQUEST, (Ipv4Addr::new(192, 0, 2, 7), [2, 0, 0, 0, 0, 7]), (NIC, [0; 6]), BROADCAST, Some(101)));

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{NetSlice, SlicedPacket, TransportSlice, VlanSlice};
 use proptest::prelude::*;
 
 use super::*;
@@ -61,7 +61,7 @@ fn check(frame: &[u8], prefix: &[u8], payload: &[u8]) {
 
 #[test]
 fn a_full_datagram_fills_the_mtu() {
-    for (flow, headers) in [(v4(0), 42), (v4(8), 50), (v6(0), 62), (v6(32), 94)] {
+    for (flow, headers) in [(v4(0), 42), (v4(8), 50), (v6(0), 62), (v6(30), 92)] {
         assert_eq!(flow.header_len(), headers);
         assert_eq!(flow.header_len() + flow.payload(), 1514);
         assert_eq!(flow.full(), &flow.header(flow.payload()));
@@ -85,6 +85,28 @@ fn a_vlan_is_a_tag_that_the_nic_inserts() {
     assert!(flow.offload().flags.contains(OffloadFlags::VLAN_TAG));
     assert_eq!((flow.offload().vlan_tag, flow.header_len()), (0x6064, 42));
     assert!(flow.offered(OffloadFlags::UDP_CHECKSUM).unwrap_err().to_string().contains("VLAN 100"));
+}
+
+#[test]
+fn a_tag_that_the_nic_does_not_insert_stands_in_the_headers() {
+    for (own, to, ip_len) in [("10.0.2.15/24", "10.0.2.2:9000", 20), ("2001:db8::15/64", "[2001:db8::7]:9000", 40)] {
+        let interface = interface(own, 1500, Some(0x6064)).offered(OffloadFlags::UDP_CHECKSUM);
+        let flow = UdpFlow::new(&interface, PEER, 4000, to.parse().unwrap(), MAX_PREFIX).unwrap();
+        let flow = flow.offered(OffloadFlags::UDP_CHECKSUM).unwrap();
+        assert_eq!(flow.offload().flags, OffloadFlags::UDP_CHECKSUM);
+        assert_eq!(usize::from(flow.offload().l4_start), 18 + ip_len);
+        assert_eq!(flow.header_len() + flow.payload(), 1518);
+        for payload in [0, 1, flow.payload()] {
+            let (prefix, payload) = ([7; MAX_PREFIX], vec![9; payload]);
+            let mut frame = frame(&flow, &prefix, &payload);
+            finish_in_software(&mut frame, &flow.offload());
+            check(&frame, &prefix, &payload);
+            let packet = SlicedPacket::from_ethernet(&frame).unwrap();
+            let Some(VlanSlice::SingleVlan(tag)) = packet.vlan() else { panic!("no tag, or two") };
+            let tag = tag.to_header();
+            assert_eq!((tag.pcp.value(), tag.drop_eligible_indicator, tag.vlan_id.value()), (3, false, 100));
+        }
+    }
 }
 
 #[test]
@@ -140,7 +162,7 @@ fn a_flow_that_cannot_be_says_what_to_give() {
         (UdpFlow::new(&interface, MacAddress([0; 6]), 4000, to, 0), "resolve the next hop"),
         (UdpFlow::new(&interface, PEER, 0, to, 0), "source port"),
         (UdpFlow::new(&interface, PEER, 4000, "10.0.2.2:0".parse().unwrap(), 0), "destination port"),
-        (UdpFlow::new(&interface, PEER, 4000, to, 33), "at most 32"),
+        (UdpFlow::new(&interface, PEER, 4000, to, 31), "at most 30"),
         (UdpFlow::new(&interface, PEER, 4000, other, 0), "same family"),
     ] {
         let error = flow.unwrap_err().to_string();
@@ -150,8 +172,8 @@ fn a_flow_that_cannot_be_says_what_to_give() {
 
 #[test]
 fn the_smallest_mtus_leave_room_for_file_bytes() {
-    let flow = UdpFlow::new(&interface("10.0.2.15/24", 68, None), PEER, 4000, "10.0.2.2:9000".parse().unwrap(), 32).unwrap();
-    assert_eq!(flow.payload(), 8);
+    let flow = UdpFlow::new(&interface("10.0.2.15/24", 68, None), PEER, 4000, "10.0.2.2:9000".parse().unwrap(), 30).unwrap();
+    assert_eq!(flow.payload(), 10);
 }
 
 proptest! {
