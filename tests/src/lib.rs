@@ -9,11 +9,13 @@
 //! | [`web`] | `pagewire serve`, and its clients: curl, and sockets of the test |
 //! | [`peer`] | the other end that is a station on a datagram wire, with nothing of pagewire in it |
 //! | [`namespace`] | the other end that is the kernel, behind a TAP interface |
+//! | [`cable`] | a cable that loses, delays and reorders, between namespaces and NICs |
 //! | [`capture`] | reads captures, by a parser and by tshark |
 //! | [`process`] | looks at processes and signals them, by number |
 
 #![forbid(unsafe_code)]
 
+pub mod cable;
 pub mod capture;
 pub mod command;
 pub mod content;

@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tun_rs::{DeviceBuilder, Layer};
 
+use crate::cable::Plug;
 use crate::command::{Run, start};
 use crate::{need_root, process, tool, wait_for};
 
@@ -80,6 +82,24 @@ impl Namespace {
     pub fn enter(&self) {
         let network = fs::File::open(format!("/proc/{}/ns/net", self.holder.pid())).expect("the holder lives");
         move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter");
+    }
+
+    /// Takes the place of a NIC at the TAP interface: what the kernel sends in this network comes out of it. Whole packets and whole checksums:
+    /// the kernel leaves nothing to others.
+    ///
+    /// # Panics
+    /// When somebody has it already.
+    pub fn plug(&self) -> Plug {
+        let opened = std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                self.enter();
+                DeviceBuilder::new().name(Self::TAP).layer(Layer::L2).inherit_enable_state().build_sync()
+            });
+            inside.join().expect("it may enter")
+        });
+        let tap = opened.unwrap_or_else(|error| panic!("{}: {error}", Self::TAP));
+        tap.set_nonblocking(true).expect("an option of every descriptor");
+        Plug::Tap(tap)
     }
 
     /// A command as `command`, in this network. It keeps its process number: nsenter becomes it.

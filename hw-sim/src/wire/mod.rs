@@ -1,4 +1,5 @@
-//! The other end of the rig's network cable: what it is plugged into, frames in and out, and an independent checker of frames.
+//! The other end of the rig's network cable: what it is plugged into, frames in and out, an independent checker of frames,
+//! and a path that loses some.
 //!
 //! QEMU drops transmitted frames without a word once 10,000 of them wait for a peer that does not read. A wire that ends in this process
 //! or in a datagram socket therefore goes through a relay, and the relay's gate withholds the doorbell until everything
@@ -13,6 +14,7 @@ mod datagram;
 mod forward;
 mod gate;
 mod local;
+mod path;
 mod relay;
 
 pub use check::check;
@@ -20,6 +22,7 @@ pub(crate) use datagram::Bridge;
 pub use forward::{ForwardProtocol, HostForward, ParseForwardError};
 pub(crate) use gate::Gate;
 pub use local::{End, Wire, local};
+pub use path::{Impairment, Path};
 pub(crate) use relay::Relay;
 
 /// The longest frame that a wire carries, in bytes: QEMU takes 69,632, but no device sends or receives more than 64 KiB.

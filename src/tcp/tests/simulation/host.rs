@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use hw_sim::random::Random;
+
 use super::super::{content, isn, segments};
-use super::random::Random;
 use crate::tcp::*;
 
 /// What takes part in a transfer.

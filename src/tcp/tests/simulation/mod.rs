@@ -3,16 +3,16 @@
 mod goodput;
 mod host;
 mod network;
-mod random;
 mod receiver;
 
 use std::time::Duration;
+
+use hw_sim::random::Random;
 
 use super::ms;
 use crate::tcp::*;
 use host::{Host, Station};
 use network::{Path, Wire};
-use random::Random;
 use receiver::{Habits, Receiver};
 
 /// Runs two stations over a path, until both are done. Returns how long that took.

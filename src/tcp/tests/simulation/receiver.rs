@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hw_sim::random::Random;
+
 use etherparse::{TcpHeader as Header, TcpOptionElement, TcpSlice};
 
 use super::super::content;
 use super::host::Station;
-use super::random::Random;
 
 /// What kind of receiver it is.
 #[derive(Clone, Copy, Debug)]
