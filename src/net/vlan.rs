@@ -23,9 +23,15 @@ pub(crate) fn insert(frame: &mut Vec<u8>, tag: u16) {
     frame.splice(PLACE..PLACE, tag_bytes(tag));
 }
 
+/// Whether a frame has a tag.
+#[inline]
+pub(crate) fn is_tagged(frame: &[u8]) -> bool {
+    frame.len() >= ETHERNET_HEADER_LEN + TAG_LEN && frame[PLACE..PLACE + 2] == TAG_TYPE
+}
+
 /// Takes the outer tag out of a frame, if it has one; returns its control information.
 pub(crate) fn take(frame: &mut Vec<u8>) -> Option<u16> {
-    if frame.len() < ETHERNET_HEADER_LEN + TAG_LEN || frame[PLACE..PLACE + 2] != TAG_TYPE {
+    if !is_tagged(frame) {
         return None;
     }
     let tag = u16::from_be_bytes([frame[PLACE + 2], frame[PLACE + 3]]);

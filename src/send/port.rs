@@ -42,6 +42,8 @@ pub struct Port {
 
 /// What a frame from windows needs: a header, two windows, and a last page in three buffers.
 const GATHER: u16 = 6;
+/// Ethernet, IP and TCP headers with all options, and a little more.
+const SHORT: usize = 96;
 /// Packets that are looked at in one step.
 const RECEIVE_LIMIT: usize = 32;
 
@@ -156,19 +158,39 @@ impl Port {
         let offload = self.interface.offload();
         let own_vlan = self.interface.vlan().map(identifier);
         for packet in self.arrived.packets() {
-            self.packet.resize(packet.bytes as usize, 0);
-            packet.copy_to(&mut self.packet);
-            let stripped = packet.flags.contains(RxFlags::VLAN_STRIPPED);
-            let tag = if stripped { Some(packet.vlan_tag) } else { vlan::take(&mut self.packet) };
+            // What has hardly more than headers, as most that comes to a sender, is copied by a few moves of a known size.
+            let mut short = [0; SHORT];
+            let mut bytes = match packet.buffers {
+                [buffer] if buffer.len() <= SHORT && buffer.capacity() >= SHORT => {
+                    buffer.read(0, &mut short);
+                    &short[..buffer.len()]
+                }
+                _ => {
+                    self.packet.resize(packet.bytes as usize, 0);
+                    packet.copy_to(&mut self.packet);
+                    &self.packet[..]
+                }
+            };
+            let tag = if packet.flags.contains(RxFlags::VLAN_STRIPPED) {
+                Some(packet.vlan_tag)
+            } else if vlan::is_tagged(bytes) {
+                self.packet.resize(packet.bytes as usize, 0);
+                packet.copy_to(&mut self.packet);
+                let tag = vlan::take(&mut self.packet);
+                bytes = &self.packet;
+                tag
+            } else {
+                None
+            };
             // Of other VLANs nothing is heard. A tag with identifier 0 has a priority and nothing else (802.1Q).
             if tag.map(identifier).filter(|vlan| *vlan != 0) != own_vlan {
                 continue;
             }
-            if look(&self.packet, packet.flags) {
+            if look(bytes, packet.flags) {
                 continue;
             }
             self.reply.clear();
-            if respond(&self.interface, &self.packet, &mut self.reply).is_some() {
+            if respond(&self.interface, bytes, &mut self.reply).is_some() {
                 write_tag(&mut self.reply, &self.interface);
                 push_copied(&mut own, &mut self.pool, &self.reply, offload);
             }
