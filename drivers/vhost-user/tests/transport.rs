@@ -102,6 +102,7 @@ fn what_the_rings_name_arrives_and_a_restarted_back_end_is_found_again() {
     assert!(interrupt.wait(Duration::from_secs(20)).unwrap());
     assert_eq!(rings.used(), 1);
     assert_eq!(back_end.frames.lock().unwrap().as_slice(), [[vec![0; 12], vec![7; 4000]].concat()]);
+    assert_eq!(*back_end.counts.lock().unwrap(), [1]);
 
     drop(back_end);
     wait_for("the end to be noticed", || transport.status().err().filter(|error| error.to_string().contains("the back end is gone")));

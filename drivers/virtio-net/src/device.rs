@@ -199,6 +199,9 @@ impl SharedDevice {
 
     /// How many queue pairs there are.
     pub fn queue_pairs(&self) -> Result<u16, NicError> {
+        if let Some(pairs) = self.lock().implicit_pairs() {
+            return Ok(pairs);
+        }
         if !self.features.intersects(Features::MQ | Features::RSS) {
             return Ok(1);
         }
