@@ -21,7 +21,8 @@ Examples:
     pagewire bench latency --nic sim:e1000,wire=dgram:/tmp/b:/tmp/a
 
 Cycles are those of the time-stamp counter (nanoseconds on other processors than x86-64), counted around polls that did something; polls that
-found nothing to do are told beside. On the simulator a doorbell is a message to QEMU, so the rate is QEMU's. In a guest whose clock
+found nothing to do are told beside. It always polls, as testpmd does: how to wait is chosen where there is something to wait for (--wait of
+send and serve). On the simulator a doorbell is a message to QEMU, so the rate is QEMU's. In a guest whose clock
 counts instructions (pagewire vm --icount) cycles are instructions.")]
 pub struct Bench {
     #[command(subcommand)]

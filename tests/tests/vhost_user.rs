@@ -6,7 +6,7 @@ mod back_end;
 use std::path::Path;
 use std::sync::Arc;
 
-use back_end::{BackEnd, Frames};
+use back_end::{BackEnd, Frames, VERSION_1};
 use hw_sim::wire;
 use hw_sim::wire::check::Protocol;
 use pagewire_tests::command::{Figures, Run, pagewire, run, send, start};
@@ -137,7 +137,7 @@ fn several_pairs_of_queues_send_and_receive() {
     let directory = content::directory();
     let socket = directory.path().join("socket");
     for what in [&["tx"][..], &["forward", "--inject", "8"]] {
-        let pending = BackEnd::listen_with(&socket, 0, 2);
+        let pending = BackEnd::listen_with(&socket, VERSION_1, 2);
         let nic = format!("vhost-user:{}", socket.display());
         let mut command = pagewire(["bench"].iter().chain(what));
         command.args(["--nic", &nic, "--queues", "2", "--seconds", "1", "--json"]);
@@ -148,6 +148,25 @@ fn several_pairs_of_queues_send_and_receive() {
         assert!(counts.iter().all(|count| *count > 8), "{what:?}: {counts:?}");
         assert_eq!(figures.number("queues"), 2);
         assert!(figures.number("frames") <= counts.iter().sum(), "{what:?}: {counts:?}, {}", figures.0);
+    }
+}
+
+#[test]
+fn a_back_end_that_does_not_take_what_is_asked_for_is_told_with_the_remedy() {
+    let directory = content::directory();
+    let (path, _) = content::file(directory.path(), 1000);
+    let socket = directory.path().join("socket");
+    for (features, options, says) in [
+        (0, "", &["VIRTIO_F_VERSION_1", "the back end has to follow VIRTIO 1.0"][..]),
+        (VERSION_1, ",packed=on", &["packed rings are asked for", "packed=auto"]),
+        // It takes 1024 descriptors, and has two queues.
+        (VERSION_1, ",tx-ring=2048", &["refuses queue 1 of 2048 descriptors", "tx-ring="]),
+        (VERSION_1, ",queues=2", &["refuses queue 2 of 256 descriptors", "queues="]),
+    ] {
+        let pending = BackEnd::listen_with(&socket, features, 1);
+        let running = start(send(&path, &format!("vhost-user:{}{options}", socket.display()), TO, OPTIONS));
+        let _back_end = pending.connected();
+        running.wait().with_code(1).complains_of(says);
     }
 }
 

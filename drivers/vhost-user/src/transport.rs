@@ -195,7 +195,10 @@ impl VirtioTransport for VhostUser {
         };
         let queue = usize::from(index);
         let mut session = self.session();
-        session.send("VHOST_USER_SET_VRING_NUM", |frontend| frontend.set_vring_num(queue, layout.size))?;
+        session.send("VHOST_USER_SET_VRING_NUM", |frontend| frontend.set_vring_num(queue, layout.size)).map_err(|error| match error {
+            VhostUserError::Message { path, reason, .. } => VhostUserError::Queue { path, index, size: layout.size, reason },
+            other => other,
+        })?;
         session.send("VHOST_USER_SET_VRING_BASE", |frontend| frontend.set_vring_base(queue, base))?;
         session.send("VHOST_USER_SET_VRING_ADDR", |frontend| frontend.set_vring_addr(queue, &place))?;
         session.send("VHOST_USER_SET_VRING_CALL", |frontend| frontend.set_vring_call(queue, &call))?;

@@ -7,12 +7,11 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use back_end::BackEnd;
+use back_end::{BackEnd, VERSION_1};
 use hal::virtio::{DeviceStatus, QueueLayout, VirtioTransport};
 use hal::{BusError, DmaError, DmaMemory, DmaSpace, Doorbell};
 use pagewire_vhost_user::{Connector, Options, VhostUser, VhostUserError};
 
-const VERSION_1: u64 = 1 << 32;
 const SIZE: u16 = 8;
 
 /// Two split rings in one piece of memory (VIRTIO 1.3, 2.7), each in its own half.

@@ -144,6 +144,11 @@ impl VirtioNet {
         filter::check(&config.filter, features)?;
         let space = device.lock().dma();
         let mac = match (config.mac, device.mac()?) {
+            (Some(mac), Some(own)) if mac != own && !features.contains(Features::CTRL_MAC_ADDR) => {
+                return Err(NicError::Config(format!(
+                    "the station address {mac}, which the device would not take: it has {own}, and no VIRTIO_NET_F_CTRL_MAC_ADDR to change it"
+                )));
+            }
             (Some(mac), _) | (None, Some(mac)) => mac,
             (None, None) => random_address(),
         };
@@ -154,6 +159,9 @@ impl VirtioNet {
         }
         let all_pairs = device.queue_pairs()?;
         let pairs = config.queue_pairs.min(all_pairs);
+        if pairs < config.queue_pairs {
+            tracing::warn!("{} queue pairs are asked for, and the device has {pairs}{}", config.queue_pairs, negotiated.why_one_pair());
+        }
         let offloads = offloads(features, &config);
         let parts = Parts { space: &space, device: &device, config: &config, features, offloads, max_frame: u32::from(mtu) + ETHERNET };
         let packed = features.contains(Features::RING_PACKED);
@@ -364,6 +372,12 @@ impl Nic for VirtioNet {
     fn attach_pool(&mut self, pool: PoolMapping) -> Result<(), NicError> {
         self.tx.iter_mut().try_for_each(|tx| tx.attach_pool(pool.clone()))?;
         self.rx.iter_mut().try_for_each(|rx| rx.attach_pool(pool.clone()))
+    }
+
+    fn attach_pool_of(&mut self, pair: usize, pool: PoolMapping) -> Result<(), NicError> {
+        assert!(pair < self.tx.len(), "no queue {pair}");
+        self.tx[pair].attach_pool(pool.clone())?;
+        self.rx[pair].attach_pool(pool)
     }
 
     fn queues(&self) -> (usize, usize) {

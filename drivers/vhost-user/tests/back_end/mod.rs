@@ -18,7 +18,8 @@ use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_con
 /// The header in front of a frame (VIRTIO 1.3, 5.1.6).
 const HEADER: usize = 12;
 
-const VERSION_1: u64 = 1 << 32;
+/// `VIRTIO_F_VERSION_1`.
+pub const VERSION_1: u64 = 1 << 32;
 const PROTOCOL_FEATURES: u64 = 1 << 30;
 
 /// Frames that were sent, headers included.
@@ -96,7 +97,7 @@ impl VhostUserBackendMut for LoopBack {
     }
 
     fn features(&self) -> u64 {
-        self.features | VERSION_1 | PROTOCOL_FEATURES
+        self.features | PROTOCOL_FEATURES
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
@@ -133,10 +134,10 @@ pub struct BackEnd {
 impl BackEnd {
     /// Listens at `path` with `features` besides VERSION_1, and serves one connection, made by the time the returned closure's value is asked for.
     pub fn listen(path: &Path, features: u64) -> Pending {
-        Self::listen_with(path, features, 1)
+        Self::listen_with(path, features | VERSION_1, 1)
     }
 
-    /// The same with several pairs of queues.
+    /// The same with these features and no more, and with several pairs of queues.
     pub fn listen_with(path: &Path, features: u64, pairs: usize) -> Pending {
         let _ = std::fs::remove_file(path);
         let listener = Listener::new(path, true).unwrap();
@@ -145,7 +146,7 @@ impl BackEnd {
 
     /// Connects to a front end that listens at `path`.
     pub fn connect(path: &Path, features: u64) -> Pending {
-        Self::start(path, features, 1, None)
+        Self::start(path, features | VERSION_1, 1, None)
     }
 
     fn start(path: &Path, features: u64, pairs: usize, listener: Option<Listener>) -> Pending {
