@@ -240,7 +240,8 @@ impl Run {
         let stop = stop_flag()?;
         let Common { seconds, queues, cpus, report, json } = self.common;
         let bytes = self.segments.iter().fold(0, |bytes: u32, segment| bytes.saturating_add(*segment));
-        let mtu = u16::try_from(bytes.saturating_sub(ETHERNET)).unwrap_or(u16::MAX).max(OpenOptions::default().mtu);
+        // Packets of the usual size need nothing of the NIC but what it has anyway.
+        let mtu = (bytes > ETHERNET + 1500).then(|| u16::try_from(bytes - ETHERNET).unwrap_or(u16::MAX));
         let mut nics = Vec::with_capacity(self.nics.len());
         // They simulate the NICs until the end.
         let mut rigs = Vec::new();

@@ -216,6 +216,15 @@ impl Port {
         Ok(posted)
     }
 
+    /// After a migration the network does not know where this station is.
+    fn announce_if_asked(&mut self) -> Result<(), NicError> {
+        if self.nic.wants_announcement()? && self.announce()? {
+            tracing::info!("the station was announced, as the device asked for");
+            self.nic.announced()?;
+        }
+        Ok(())
+    }
+
     /// Tells everybody on the link that this station is there: for one that waits to be spoken to. Returns whether there was room for it.
     ///
     /// # Errors
@@ -227,9 +236,9 @@ impl Port {
     }
 
     /// Looks whether the device is alive, and gets on. One that asks for a reset, or whose other end has gone and may come back, is reset and set
-    /// up again; but not twice without anything done between.
+    /// up again; but not twice without anything done between. Where the device asks for it, this station is announced.
     pub(crate) fn check(&mut self, now: Duration) -> Checked {
-        let Err(trouble) = self.nic.tx(0).check(now) else { return Checked::default() };
+        let Err(trouble) = self.nic.tx(0).check(now).and_then(|()| self.announce_if_asked()) else { return Checked::default() };
         let curable = matches!(trouble, NicError::NeedsReset | NicError::Bus(BusError::Register(RegisterError::Unreachable(_))));
         let done = (self.nic.tx(0).progress().completed(), self.nic.rx(0).counters().packets);
         if !curable || self.reset_at == Some(done) {

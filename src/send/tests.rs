@@ -15,7 +15,7 @@ use super::*;
 use crate::file::Source;
 use crate::net::{Cidr, Interface, respond};
 
-mod reset;
+mod asked;
 
 const STATION: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 2]);
 const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);

@@ -79,11 +79,15 @@ fn a_back_end_may_connect_to_us() {
     let directory = content::directory();
     let (path, sent) = content::file(directory.path(), 50_000);
     let socket = directory.path().join("socket");
-    let running = start(send(&path, &format!("vhost-user:{},server=on,tx-ring=64", socket.display()), TO, OPTIONS));
+    let own = "02:00:00:00:00:77";
+    let running = start(send(&path, &format!("vhost-user:{},server=on,tx-ring=64,mac={own}", socket.display()), TO, OPTIONS));
     wait_for("the socket", || socket.exists().then_some(()));
     let back_end = BackEnd::connect(&socket, 0).connected();
     let _ = running.wait().sent();
     content::assert_same(&payload(&back_end.frames, true).0, &sent);
+    let frames = back_end.frames.lock().unwrap();
+    assert!(frames.iter().all(|frame| wire::check(&frame[HEADER..]).unwrap().source_mac.to_string() == own));
+    drop(frames);
     assert!(!socket.exists(), "the socket is taken away");
 }
 

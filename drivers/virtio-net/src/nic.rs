@@ -155,7 +155,7 @@ impl VirtioNet {
         let most = device.mtu()?;
         let mtu = config.mtu.or(most).unwrap_or(USUAL_MTU);
         if let Some(most) = most.filter(|most| mtu > *most) {
-            return Err(NicError::Config(format!("an MTU of {mtu}; this device's network takes {most}")));
+            return Err(NicError::Config(format!("an MTU of {mtu}; this device's network takes {most}: give that, or less")));
         }
         let all_pairs = device.queue_pairs()?;
         let pairs = config.queue_pairs.min(all_pairs);
@@ -337,12 +337,19 @@ impl Nic for VirtioNet {
 
     fn link(&mut self) -> Result<Link, NicError> {
         self.device.health()?;
-        let LinkState { up, announce, speed, full_duplex } = self.device.link()?;
-        if announce && let Some((_, control)) = &mut self.control {
-            tracing::info!("the device asks for an announcement, as after a migration");
-            control.send(Command::ANNOUNCED, &[])?;
-        }
+        let LinkState { up, speed, full_duplex } = self.device.link()?;
         Ok(Link { up, speed: if up { speed } else { 0 }, full_duplex })
+    }
+
+    fn wants_announcement(&mut self) -> Result<bool, NicError> {
+        Ok(self.negotiated.has(Features::GUEST_ANNOUNCE) && self.device.wants_announcement()?)
+    }
+
+    fn announced(&mut self) -> Result<(), NicError> {
+        match &mut self.control {
+            Some((_, control)) if self.negotiated.has(Features::GUEST_ANNOUNCE) => control.send(Command::ANNOUNCED, &[]),
+            _ => Ok(()),
+        }
     }
 
     fn statistics(&mut self) -> Result<Statistics, NicError> {

@@ -1,4 +1,4 @@
-//! A device that asks for a reset in the middle of a send.
+//! What a device asks for in the middle of a send: a reset, and an announcement.
 
 use hw_sim::model::virtio::{Fault, Features, ModelConfig, VirtioNetModel};
 use virtio_net::{VirtioNet, VirtioNetConfig};
@@ -83,4 +83,22 @@ fn a_device_that_asks_for_a_reset_again_and_again_is_given_up() {
     assert!(why.contains("DEVICE_NEEDS_RESET"), "{why}");
     assert_eq!((report.resets, datagrams.len()), (1, 0));
     assert_eq!(report.frames_lost, report.frames);
+}
+
+#[test]
+fn a_device_that_asks_for_an_announcement_gets_one() {
+    let (model, mut port) = port(Features::USUAL);
+    assert!(port.check(Duration::ZERO).trouble.is_none() && model.step().is_empty());
+    model.ask_for_announcement();
+    for _ in 0..2 {
+        assert!(port.check(Duration::ZERO).trouble.is_none());
+        port.nic().tx(0).reap().unwrap();
+    }
+    let frames = model.step();
+    assert_eq!((frames.len(), model.control().announcements), (1, 1));
+    let told = etherparse::SlicedPacket::from_ethernet(&frames[0]).unwrap();
+    let Some(etherparse::NetSlice::Arp(arp)) = told.net else { panic!("{frames:?}") };
+    let own = [192, 0, 2, 1];
+    assert_eq!((arp.sender_protocol_addr(), arp.target_protocol_addr()), (&own[..], &own[..]));
+    assert_eq!(arp.sender_hw_addr(), port.interface().mac().0);
 }
