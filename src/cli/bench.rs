@@ -21,7 +21,8 @@ Examples:
     pagewire bench latency --nic sim:e1000,wire=dgram:/tmp/b:/tmp/a
 
 Cycles are those of the time-stamp counter (nanoseconds on other processors than x86-64), counted around polls that did something; polls that
-found nothing to do are told beside. On the simulator a doorbell is a message to QEMU, so the rate is QEMU's. In a guest whose clock
+found nothing to do are told beside. It always polls, as testpmd does: how to wait is chosen where there is something to wait for (--wait of
+send and serve). On the simulator a doorbell is a message to QEMU, so the rate is QEMU's. In a guest whose clock
 counts instructions (pagewire vm --icount) cycles are instructions.")]
 pub struct Bench {
     #[command(subcommand)]
@@ -239,7 +240,8 @@ impl Run {
         let stop = stop_flag()?;
         let Common { seconds, queues, cpus, report, json } = self.common;
         let bytes = self.segments.iter().fold(0, |bytes: u32, segment| bytes.saturating_add(*segment));
-        let mtu = u16::try_from(bytes.saturating_sub(ETHERNET)).unwrap_or(u16::MAX).max(OpenOptions::default().mtu);
+        // Packets of the usual size need nothing of the NIC but what it has anyway.
+        let mtu = (bytes > ETHERNET + 1500).then(|| u16::try_from(bytes - ETHERNET).unwrap_or(u16::MAX));
         let mut nics = Vec::with_capacity(self.nics.len());
         // They simulate the NICs until the end.
         let mut rigs = Vec::new();

@@ -29,9 +29,11 @@ The options of a simulated NIC, after commas:
     packed=on|off, queues=N     of virtio-net: packed or split rings, and how many queue pairs (N > 1: with wire=tap)
     event_idx=off, vectors=N, host_mtu=N, ...   of virtio-net: what QEMU's device offers, in QEMU's words
 
-The options of a NIC of this machine: tx-ring, rx-ring, checksum, gather, packed, queues, and
+The options of a NIC of this machine: tx-ring, rx-ring, checksum, gather, packed, queues, mac (of a virtio card: another
+Ethernet address than its own), and
     noiommu=on                  also without an IOMMU, in VFIO's unsafe mode: as root, every byte copied, nothing protects the memory
-The options of a vhost-user back end (vhost-user:/path/socket): tx-ring, rx-ring, checksum, gather, packed, queues, and
+The options of a vhost-user back end (vhost-user:/path/socket): tx-ring, rx-ring, checksum, gather, packed, queues, mac
+(without it, a random one each time), and
     server=on                   listen at the socket for the back end, instead of connecting to it
     files=on                    let the back end map files, for writing too; without, file bytes are copied")]
 pub struct Nics {

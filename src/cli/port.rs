@@ -78,7 +78,7 @@ enum StabilityArg {
 impl PortArgs {
     /// Opens the NIC. The simulator, where there is one, ends when it is dropped: after the port.
     pub fn open(&self) -> Result<(Port, Option<Rig>), Failure> {
-        let Device { nic, rig } = device::open(&self.nic, OpenOptions { mtu: self.mtu, ..OpenOptions::default() })?;
+        let Device { nic, rig } = device::open(&self.nic, OpenOptions { mtu: Some(self.mtu), ..OpenOptions::default() })?;
         let interface = Interface::new(nic.mac(), self.ip, self.gateway, self.mtu, self.vlan)?;
         let config = PortConfig { window_budget: self.window_budget.map_or(u64::MAX, |size| size.bytes()), ..PortConfig::default() };
         Ok((Port::new(nic, interface, config)?, rig))

@@ -63,8 +63,8 @@ pub fn send_rows(report: &Report) -> Vec<(&'static str, String)> {
     if report.tags_written > 0 {
         rows.push(("VLAN tags", tags(report.tags_written)));
     }
-    if report.frames_lost > 0 {
-        rows.push(("frames lost", grouped(report.frames_lost)));
+    if report.frames_lost > 0 || report.resets > 0 {
+        rows.push(("frames lost", lost(report.frames_lost, report.resets)));
     }
     rows.push(("stopped", report.stopped.to_string()));
     rows
@@ -87,7 +87,15 @@ pub fn stack_rows(report: &StackReport) -> Vec<(&'static str, String)> {
     if report.tags_written > 0 {
         rows.push(("VLAN tags", tags(report.tags_written)));
     }
+    if report.resets > 0 {
+        rows.push(("frames lost", lost(report.frames_lost, report.resets)));
+    }
     rows
+}
+
+fn lost(frames: u64, resets: u64) -> String {
+    let frames = grouped(frames);
+    if resets == 0 { frames } else { format!("{frames} (the NIC was reset, {} times)", grouped(resets)) }
 }
 
 fn tags(written: u64) -> String {

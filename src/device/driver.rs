@@ -2,7 +2,7 @@
 
 use e1000::{E1000, E1000Config};
 use hal::virtio::VirtioTransport;
-use hal::{BusDevice, Nic, NicError, OffloadFlags, PciIdentity, RxFilter};
+use hal::{BusDevice, MacAddress, Nic, NicError, OffloadFlags, PciIdentity, RxFilter};
 use virtio_net::pci::PciTransport;
 use virtio_net::{Packed, VirtioNet, VirtioNetConfig};
 
@@ -23,11 +23,13 @@ pub struct DriverOptions {
     pub packed: Option<bool>,
     /// Queue pairs (virtio); one without.
     pub queues: Option<u16>,
+    /// Another station address than the device's (virtio).
+    pub mac: Option<MacAddress>,
 }
 
 impl Default for DriverOptions {
     fn default() -> Self {
-        Self { tx_ring: None, rx_ring: None, checksum: true, gather: true, packed: None, queues: None }
+        Self { tx_ring: None, rx_ring: None, checksum: true, gather: true, packed: None, queues: None, mac: None }
     }
 }
 
@@ -102,12 +104,15 @@ fn offloads(driver: DriverOptions) -> OffloadFlags {
 }
 
 fn e1000_config(driver: DriverOptions, options: OpenOptions) -> Result<E1000Config, NicError> {
+    if driver.mac.is_some() {
+        return Err(NicError::Config("mac= sets the station address of a virtio card; the 82540EM has the one of its EEPROM".into()));
+    }
     if driver.packed.is_some() || driver.queues.is_some() || options.queues != 1 {
         return Err(NicError::Config("packed= and queues= are options of virtio-net; the 82540EM has one queue pair".into()));
     }
     let default = E1000Config::default();
     Ok(E1000Config {
-        mtu: options.mtu,
+        mtu: options.mtu.unwrap_or(default.mtu),
         tx_descriptors: driver.tx_ring.unwrap_or(default.tx_descriptors),
         rx_descriptors: driver.rx_ring.unwrap_or(default.rx_descriptors),
         offloads: offloads(driver),
@@ -120,7 +125,8 @@ fn e1000_config(driver: DriverOptions, options: OpenOptions) -> Result<E1000Conf
 fn virtio_config(driver: DriverOptions, options: OpenOptions, iommu: bool) -> VirtioNetConfig {
     let default = VirtioNetConfig::default();
     VirtioNetConfig {
-        mtu: Some(options.mtu),
+        mtu: options.mtu,
+        mac: driver.mac,
         iommu,
         tx_descriptors: driver.tx_ring.unwrap_or(default.tx_descriptors),
         rx_descriptors: driver.rx_ring.unwrap_or(default.rx_descriptors),

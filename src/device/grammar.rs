@@ -20,7 +20,7 @@ pub struct ParseDeviceError {
 /// What can be written.
 const GRAMMAR: &str = "sim:e1000|virtio-net[,wire=user|dgram:LOCAL:REMOTE|tap:NAME][,hostfwd=tcp|udp:[ADDR]:PORT-[ADDR]:PORT][,pcap=FILE][,mac=MAC], \
     pci:0000:00:03.0[,noiommu=on] or vhost-user:SOCKET[,server=on][,files=on], each with [,tx-ring=N][,rx-ring=N][,checksum=off][,gather=off], and for \
-    virtio [,packed=on|off][,queues=N]";
+    virtio [,packed=on|off][,queues=N][,mac=MAC]";
 
 impl FromStr for DeviceAddress {
     type Err = ParseDeviceError;
@@ -132,6 +132,7 @@ fn parse_driver_option(driver: &mut DriverOptions, key: &str, value: &str) -> Re
         "gather" => driver.gather = parse_switch(key, value)?,
         "packed" => driver.packed = Some(parse_switch(key, value)?),
         "queues" => driver.queues = Some(parse_count(key, value)?),
+        "mac" => driver.mac = Some(parse_mac(value)?),
         _ => return Err(format!("there is no option \"{key}={value}\" here")),
     }
     Ok(())
@@ -203,6 +204,8 @@ mod tests {
         let address: DeviceAddress = "vhost-user:/tmp/s,server=on,packed=on,queues=2".parse().unwrap();
         assert_eq!(address.to_string(), "vhost-user:/tmp/s");
         assert_eq!((address.driver.packed, address.driver.queues), (Some(true), Some(2)));
+        let driver = "vhost-user:/tmp/s,mac=02:00:00:00:00:07".parse::<DeviceAddress>().unwrap().driver;
+        assert_eq!(driver.mac, Some(MacAddress([2, 0, 0, 0, 0, 7])));
         assert_eq!(address.bus, BusAddress::VhostUser(VhostUserAddress { path: "/tmp/s".into(), server: true, files: false }));
     }
 
@@ -248,6 +251,7 @@ mod tests {
             ("sim:virtio-net,vectors=-1", "0 to 2048"),
             ("sim:virtio-net,speed=fast", "no option \"speed\""),
             ("pci:0000:00:03.0,event_idx=off", "no option"),
+            ("pci:0000:00:03.0,mac=01:00:5e:00:00:01", "own address"),
         ] {
             let error = text.parse::<DeviceAddress>().unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("write sim:e1000|virtio-net[,wire="), "{error}");

@@ -25,8 +25,8 @@ pub struct Device {
 /// How a NIC is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenOptions {
-    /// The largest IP packet in bytes. Default 1500.
-    pub mtu: u16,
+    /// The largest IP packet in bytes. Default: what the device says, else 1500.
+    pub mtu: Option<u16>,
     /// Pairs of a transmit and a receive queue. Default 1.
     pub queues: u16,
     /// Whether it receives what is for others too. Default false.
@@ -35,7 +35,7 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { mtu: 1500, queues: 1, promiscuous: false }
+        Self { mtu: None, queues: 1, promiscuous: false }
     }
 }
 

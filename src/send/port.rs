@@ -1,6 +1,8 @@
 //! A NIC with all that it takes to send files from it.
 
-use hal::{Buffer, Burst, Capabilities, MacAddress, Nic, NicError, Offload, Pool, PoolConfig, RxBurst};
+use std::time::Duration;
+
+use hal::{Buffer, Burst, BusError, Capabilities, MacAddress, Nic, NicError, Offload, Pool, PoolConfig, RegisterError, RxBurst};
 
 use hal::nic::RxFilter;
 use hal::receive::RxFlags;
@@ -38,6 +40,19 @@ pub struct Port {
     packet: Vec<u8>,
     reply: Vec<u8>,
     own: Burst<'static>,
+    /// What had gone through the NIC when it was last reset: frames completed, and packets received.
+    reset_at: Option<(u64, u64)>,
+}
+
+/// What a look at the device has led to.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    /// It was reset, and runs again.
+    pub reset: bool,
+    /// Frames that were lost by that.
+    pub lost: u64,
+    /// What is wrong with it now.
+    pub trouble: Option<NicError>,
 }
 
 /// What a frame from windows needs: a header, two windows, and a last page in three buffers.
@@ -89,6 +104,7 @@ impl Port {
             packet: Vec::new(),
             reply: Vec::new(),
             own: Burst::with_capacity(RECEIVE_LIMIT),
+            reset_at: None,
         };
         port.nic.rx(0).refill(&mut port.pool)?;
         Ok(port)
@@ -222,6 +238,15 @@ impl Port {
         Ok(posted)
     }
 
+    /// After a migration the network does not know where this station is.
+    fn announce_if_asked(&mut self) -> Result<(), NicError> {
+        if self.nic.wants_announcement()? && self.announce()? {
+            tracing::info!("the station was announced, as the device asked for");
+            self.nic.announced()?;
+        }
+        Ok(())
+    }
+
     /// Tells everybody on the link that this station is there: for one that waits to be spoken to. Returns whether there was room for it.
     ///
     /// # Errors
@@ -230,6 +255,26 @@ impl Port {
         let mut frame = Vec::new();
         announce(&self.interface, &mut frame);
         self.transmit(&frame)
+    }
+
+    /// Looks whether the device is alive, and gets on. One that asks for a reset, or whose other end has gone and may come back, is reset and set
+    /// up again; but not twice without anything done between. Where the device asks for it, this station is announced.
+    pub(crate) fn check(&mut self, now: Duration) -> Checked {
+        let Err(trouble) = self.nic.tx(0).check(now).and_then(|()| self.announce_if_asked()) else { return Checked::default() };
+        let curable = matches!(trouble, NicError::NeedsReset | NicError::Bus(BusError::Register(RegisterError::Unreachable(_))));
+        let done = (self.nic.tx(0).progress().completed(), self.nic.rx(0).counters().packets);
+        if !curable || self.reset_at == Some(done) {
+            return Checked { trouble: Some(trouble), ..Checked::default() };
+        }
+        tracing::warn!("{trouble}; it is reset now, and what was on its way is lost");
+        let waiting = self.outstanding();
+        let revived = self.nic.reset().and_then(|lost| self.nic.rx(0).refill(&mut self.pool).map(|_| lost));
+        self.reset_at = Some((self.nic.tx(0).progress().completed(), done.1));
+        match revived {
+            Ok(lost) => Checked { reset: true, lost, trouble: None },
+            // What came before says more. A reset gives up what was on its way even when the device does not come back.
+            Err(_) => Checked { reset: false, lost: waiting - self.outstanding(), trouble: Some(trouble) },
+        }
     }
 
     /// Frames that are posted and not completed.

@@ -94,6 +94,8 @@ pub struct Report {
     pub stability: String,
     /// Posted frames that the device did not complete.
     pub frames_lost: u64,
+    /// How many times the device was reset meanwhile, since it had to be.
+    pub resets: u64,
     /// 802.1Q tags that the CPU wrote into headers, since the NIC inserts none.
     pub tags_written: u64,
     /// What TCP adds; of a send over UDP there is none.
@@ -136,6 +138,7 @@ impl Report {
         self.stopped = other.stopped.clone();
         self.stability.clone_from(&other.stability);
         self.frames_lost += other.frames_lost;
+        self.resets += other.resets;
         self.tags_written += other.tags_written;
         if let Some(other) = other.tcp {
             let tcp = self.tcp.get_or_insert_default();

@@ -166,6 +166,7 @@ impl TcpSend {
         report.copied(done.bytes_program, CopyReason::Stream);
         report.bytes = report.bytes_gathered + report.bytes_copied - report.copy_reasons.get(&CopyReason::FileChanging).unwrap_or(&0);
         report.windows = done.windows;
+        (report.resets, report.frames_lost) = (done.resets, done.frames_lost);
         report.tags_written = done.tags_written;
         report.seconds = self.started.map_or(0.0, |started| now.saturating_sub(started).as_secs_f64());
         report.tcp = Some(TcpFigures { acknowledged: done.acknowledged, retransmitted: done.retransmitted });
@@ -228,7 +229,9 @@ impl Transfer for TcpSend {
 
     fn fail(&mut self, now: Duration, error: SendError) -> Report {
         self.report.stopped = Stop::Failed(error.to_string());
-        self.report.frames_lost = self.stack.outstanding();
-        self.close_report(now)
+        let lost = self.stack.outstanding();
+        let mut report = self.close_report(now);
+        report.frames_lost += lost;
+        report
     }
 }

@@ -15,6 +15,8 @@ use super::*;
 use crate::file::Source;
 use crate::net::{Cidr, Interface, respond};
 
+mod asked;
+
 const STATION: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 2]);
 const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 

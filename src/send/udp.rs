@@ -15,7 +15,7 @@ use hal::{Burst, MacAddress};
 use super::error::SendError;
 use super::options::{Stability, UdpOptions};
 use super::pace::Pacer;
-use super::port::Port;
+use super::port::{Checked, Port};
 use super::report::{CopyReason, Report, Stop};
 use super::run::Progress;
 use crate::file::{Lease, RegularFile, Source, Stream, WindowStatistics};
@@ -195,12 +195,17 @@ impl<'p> UdpSend<'p> {
         Ok(if got_on { Step::Busy } else { step })
     }
 
-    /// Looks whether the device is alive, and gets on. Now and then while idle.
+    /// Looks whether the device is alive, and gets on. Now and then while idle. What is lost when it has to be reset is not sent
+    /// again, since nobody knows what of it arrived; the report tells how many frames that were.
     ///
     /// # Errors
     /// [`hal::NicError::Hang`], [`hal::NicError::Vanished`].
     pub fn check(&mut self, now: Duration) -> Result<(), SendError> {
-        Ok(self.port.nic.tx(0).check(now)?)
+        let Checked { reset, lost, trouble } = self.port.check(now);
+        self.report.resets += u64::from(reset);
+        self.report.frames_lost += lost;
+        self.blocked &= !reset;
+        trouble.map_or(Ok(()), |trouble| Err(trouble.into()))
     }
 
     /// Sleeps until the device has something for us, at most `timeout`. Returns whether it has.
@@ -224,7 +229,7 @@ impl<'p> UdpSend<'p> {
         self.report.stopped = Stop::Failed(error.to_string());
         if self.port.outstanding() > 0 {
             let lost = self.port.outstanding();
-            self.report.frames_lost = lost;
+            self.report.frames_lost += lost;
             let revived = self.port.nic.reset().and_then(|_| self.port.nic.rx(0).refill(&mut self.port.pool));
             if revived.is_err() {
                 // It does not even reset. Its bus is about to be closed; what it cannot reach, it cannot read.

@@ -43,6 +43,10 @@ pub struct StackReport {
     pub descriptors: u64,
     /// Doorbells rung for them.
     pub doorbells: u64,
+    /// How many times the device was reset, since it had to be, and how many frames were lost by that. Connections send again what was lost.
+    pub resets: u64,
+    /// As `resets`.
+    pub frames_lost: u64,
     /// 802.1Q tags that the CPU wrote into headers, since the NIC inserts none.
     pub tags_written: u64,
     /// What became of windows.

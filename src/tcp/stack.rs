@@ -19,7 +19,7 @@ use super::socket::{Event, Listener, Socket};
 use super::transmit::{Frame, Unsent};
 use crate::file::{Lease, WindowStatistics};
 use crate::net::{self, Interface};
-use crate::send::{Port, SendError, Stability, Step};
+use crate::send::{Checked, Port, SendError, Stability, Step};
 
 /// How a [`Stack`] behaves.
 #[derive(Clone, Copy, Debug)]
@@ -178,12 +178,17 @@ impl Stack {
         Ok(self.port.nic.wait(timeout)?)
     }
 
-    /// Looks whether the device is alive. Now and then while idle.
+    /// Looks whether the device is alive. Now and then while idle. One that has to be is reset: connections stay, and send again
+    /// what was lost.
     ///
     /// # Errors
     /// [`hal::NicError::Hang`], [`hal::NicError::Vanished`].
     pub fn check(&mut self, now: Duration) -> Result<(), SendError> {
-        Ok(self.port.nic.tx(0).check(now)?)
+        let Checked { reset, lost, trouble } = self.port.check(now);
+        self.connections.report.resets += u64::from(reset);
+        self.connections.report.frames_lost += lost;
+        self.blocked &= !reset;
+        trouble.map_or(Ok(()), |trouble| Err(trouble.into()))
     }
 
     /// The port's address in its network.

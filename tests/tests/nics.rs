@@ -1,6 +1,6 @@
 //! `pagewire nics`: what there is, and what an opened NIC says of itself.
 
-use pagewire_tests::command::{pagewire, run};
+use pagewire_tests::command::{pagewire, run, send};
 use serde_json::Value;
 
 fn details(address: &str) -> Value {
@@ -69,5 +69,12 @@ fn what_cannot_be_opened_is_refused() {
     let legacy = "sim:virtio-net,disable-modern=on,disable-legacy=off";
     run(pagewire(["nics", "-v", legacy])).with_code(1).complains_of(&["legacy", "VIRTIO 1.0", "disable-legacy=on"]);
     run(pagewire(["nics", "-v", "sim:virtio-net,colour=red"])).with_code(2).complains_of(&["no option \"colour\"", "event_idx", "queues"]);
-    run(pagewire(["nics", "-v", "sim:virtio-net,host_mtu=1400"])).with_code(1).complains_of(&["1400"]);
+}
+
+#[test]
+fn a_network_of_a_smaller_mtu_is_told_and_refuses_what_is_larger() {
+    let nic = "sim:virtio-net,host_mtu=1400";
+    assert_eq!(details(nic)["max_frame"], 1418);
+    let refused = run(send("/dev/null", nic, "udp://10.0.2.2:9000", "--ip 10.0.2.15/24")).with_code(1);
+    refused.complains_of(&["an MTU of 1500", "takes 1400"]);
 }

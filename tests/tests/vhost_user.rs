@@ -4,11 +4,12 @@
 mod back_end;
 
 use std::path::Path;
+use std::sync::Arc;
 
-use back_end::{BackEnd, Frames};
+use back_end::{BackEnd, Frames, VERSION_1};
 use hw_sim::wire;
 use hw_sim::wire::check::Protocol;
-use pagewire_tests::command::{Figures, pagewire, run, send, start};
+use pagewire_tests::command::{Figures, Run, pagewire, run, send, start};
 use pagewire_tests::{content, wait_for};
 
 /// A station that is not asked, in a network that does not exist.
@@ -78,26 +79,99 @@ fn a_back_end_may_connect_to_us() {
     let directory = content::directory();
     let (path, sent) = content::file(directory.path(), 50_000);
     let socket = directory.path().join("socket");
-    let running = start(send(&path, &format!("vhost-user:{},server=on,tx-ring=64", socket.display()), TO, OPTIONS));
+    let own = "02:00:00:00:00:77";
+    let running = start(send(&path, &format!("vhost-user:{},server=on,tx-ring=64,mac={own}", socket.display()), TO, OPTIONS));
     wait_for("the socket", || socket.exists().then_some(()));
     let back_end = BackEnd::connect(&socket, 0).connected();
     let _ = running.wait().sent();
     content::assert_same(&payload(&back_end.frames, true).0, &sent);
+    let frames = back_end.frames.lock().unwrap();
+    assert!(frames.iter().all(|frame| wire::check(&frame[HEADER..]).unwrap().source_mac.to_string() == own));
+    drop(frames);
     assert!(!socket.exists(), "the socket is taken away");
 }
 
-#[test]
-fn a_back_end_that_goes_away_ends_the_send_with_a_sentence() {
-    let directory = content::directory();
-    let (path, _) = content::file(directory.path(), 50_000_000);
-    let socket = directory.path().join("socket");
+/// A send of a file, and its back end once that has got some of it.
+fn under_way(directory: &Path, file: &Path, options: &str) -> (Run, BackEnd) {
+    let socket = directory.join("socket");
     let pending = BackEnd::listen(&socket, 0);
-    let running = start(send(&path, &format!("vhost-user:{}", socket.display()), TO, &format!("{OPTIONS} --rate 20Mbit")));
+    let running = start(send(file, &format!("vhost-user:{}", socket.display()), TO, &format!("{OPTIONS} {options}")));
     let back_end = pending.connected();
     wait_for("the first frames", || (back_end.frames.lock().unwrap().len() > 100).then_some(()));
+    (running, back_end)
+}
+
+#[test]
+fn a_back_end_that_goes_away_for_good_ends_the_send_with_a_sentence() {
+    let directory = content::directory();
+    let (path, _) = content::file(directory.path(), 50_000_000);
+    let (running, back_end) = under_way(directory.path(), &path, "--rate 20Mbit");
+    let frames = Arc::clone(&back_end.frames);
     drop(back_end);
     let ended = running.wait().with_code(1);
-    ended.complains_of(&["back end"]);
+    ended.complains_of(&["the back end is gone: it closed the connection; start it again"]);
+    let figures = Figures(ended.json());
+    assert!(figures.text("stopped").starts_with("failed: ") && figures.number("resets") == 0, "{}", figures.0);
+    let arrived = frames.lock().unwrap().len() as u64;
+    assert!(figures.number("frames_lost") > 0 && figures.number("frames") <= arrived + figures.number("frames_lost"), "{}", figures.0);
+}
+
+#[test]
+fn a_back_end_that_was_started_again_gets_the_rest_and_what_was_lost_is_told() {
+    let directory = content::directory();
+    let (path, sent) = content::file(directory.path(), 3_000_000);
+    // It sleeps until the back end interrupts: the new one's interrupts wake it, too.
+    let (running, back_end) = under_way(directory.path(), &path, "--rate 8Mbit --wait irq");
+    let before = Arc::clone(&back_end.frames);
+    drop(back_end);
+    let back_end = BackEnd::listen(&directory.path().join("socket"), 0).connected();
+    let ended = running.wait();
+    ended.complains_of(&["the back end is gone", "it is reset now"]);
+    let figures = ended.sent();
+    let ((before, first), (after, second)) = (payload(&before, false), payload(&back_end.frames, false));
+    assert!(sent.starts_with(&before) && sent.ends_with(&after) && !after.is_empty());
+    let arrived = first + second;
+    // What the first one had taken, but not given back, counts as lost.
+    assert_eq!(figures.number("resets"), 1);
+    assert!(arrived <= figures.number("frames") && figures.number("frames") <= arrived + figures.number("frames_lost"), "{}", figures.0);
+}
+
+#[test]
+fn several_pairs_of_queues_send_and_receive() {
+    let directory = content::directory();
+    let socket = directory.path().join("socket");
+    for what in [&["tx"][..], &["forward", "--inject", "8"]] {
+        let pending = BackEnd::listen_with(&socket, VERSION_1, 2);
+        let nic = format!("vhost-user:{}", socket.display());
+        let mut command = pagewire(["bench"].iter().chain(what));
+        command.args(["--nic", &nic, "--queues", "2", "--seconds", "1", "--json"]);
+        let running = start(command);
+        let back_end = pending.connected();
+        let figures = Figures(running.wait().with_code(0).json());
+        let counts = back_end.counts.lock().unwrap().clone();
+        assert!(counts.iter().all(|count| *count > 8), "{what:?}: {counts:?}");
+        assert_eq!(figures.number("queues"), 2);
+        assert!(figures.number("frames") <= counts.iter().sum(), "{what:?}: {counts:?}, {}", figures.0);
+    }
+}
+
+#[test]
+fn a_back_end_that_does_not_take_what_is_asked_for_is_told_with_the_remedy() {
+    let directory = content::directory();
+    let (path, _) = content::file(directory.path(), 1000);
+    let socket = directory.path().join("socket");
+    for (features, options, says) in [
+        (0, "", &["VIRTIO_F_VERSION_1", "the back end has to follow VIRTIO 1.0"][..]),
+        (VERSION_1, ",packed=on", &["packed rings are asked for", "packed=auto"]),
+        // It takes 1024 descriptors, and has two queues.
+        (VERSION_1, ",tx-ring=2048", &["refuses queue 1 of 2048 descriptors", "tx-ring="]),
+        (VERSION_1, ",queues=2", &["refuses queue 2 of 256 descriptors", "queues="]),
+    ] {
+        let pending = BackEnd::listen_with(&socket, features, 1);
+        let running = start(send(&path, &format!("vhost-user:{}{options}", socket.display()), TO, OPTIONS));
+        let _back_end = pending.connected();
+        running.wait().with_code(1).complains_of(says);
+    }
 }
 
 #[test]

@@ -38,6 +38,22 @@ pub trait Nic: Send {
     /// When the device cannot be reached.
     fn link(&mut self) -> Result<Link, NicError>;
 
+    /// Whether the device asks this station to tell the network where it is, as after a migration; until [`announced`](Self::announced) is called.
+    ///
+    /// # Errors
+    /// When the device cannot be reached.
+    fn wants_announcement(&mut self) -> Result<bool, NicError> {
+        Ok(false)
+    }
+
+    /// This station has told the network where it is.
+    ///
+    /// # Errors
+    /// When the device cannot be reached.
+    fn announced(&mut self) -> Result<(), NicError> {
+        Ok(())
+    }
+
     /// The device's counters since it was started.
     ///
     /// # Errors

@@ -36,6 +36,22 @@ pub enum VhostUserError {
     /// It was there, and went.
     #[error("{}: the back end is gone: it closed the connection; start it again, and send again", .0.display())]
     Gone(PathBuf),
+    /// It does not take a queue.
+    #[error(
+        "{}: the back end refuses queue {index} of {size} descriptors ({reason}): it may have fewer queues (queues=), or take smaller rings \
+         (tx-ring=, rx-ring=)",
+        path.display()
+    )]
+    Queue {
+        /// the socket
+        path: PathBuf,
+        /// the queue
+        index: u16,
+        /// its descriptors
+        size: u16,
+        /// what came of it
+        reason: String,
+    },
     /// A message failed.
     #[error("{}: {message}: {reason}", path.display())]
     Message {

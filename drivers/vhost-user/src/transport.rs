@@ -68,8 +68,8 @@ impl Default for Options {
 
 /// A network device in another process.
 ///
-/// When the back end goes away, messages fail, and so does [`status`](VirtioTransport::status); a reset reaches it again when it was restarted, and
-/// what is mapped stays mapped.
+/// When the back end goes away, messages fail, and so does [`status`](VirtioTransport::status); after a reset, the first status that is set reaches
+/// it again when it was restarted, and what is mapped stays mapped.
 pub struct VhostUser {
     session: Arc<Mutex<Session>>,
     space: Arc<VhostSpace>,
@@ -110,8 +110,9 @@ impl VhostUser {
 
     /// Stops every ring: the back end makes no access to it afterwards. One that is gone makes none either.
     fn stop(&mut self) -> Result<(), VhostUserError> {
-        let enabled: Vec<u16> = self.queues.iter().filter(|(_, queue)| queue.enabled).map(|(index, _)| *index).collect();
-        self.queues.clear();
+        // The events stay: whoever waits for an interrupt of a queue goes on doing so when it is enabled again.
+        let enabled = self.queues.iter_mut().filter_map(|(index, queue)| std::mem::take(&mut queue.enabled).then_some(*index));
+        let enabled: Vec<u16> = enabled.collect();
         for index in enabled {
             stop_ring(&mut self.session(), index)?;
         }
@@ -152,14 +153,14 @@ impl VirtioTransport for VhostUser {
     }
 
     fn set_status(&mut self, status: DeviceStatus) -> Result<(), BusError> {
-        if status.is_empty() && !self.status.is_empty() {
+        if status.is_empty() {
             // A back end that is gone has stopped; the new one knows nothing of the rings.
             if let Err(error) = self.stop() {
                 tracing::debug!("stopping the rings: {error}");
             }
-            if !self.session().is_alive() {
-                self.session().connect()?;
-            }
+        } else if self.status.is_empty() && !self.session().is_alive() {
+            // Only who starts it again waits for it to come back.
+            self.session().connect()?;
         }
         self.status = status;
         Ok(())
@@ -194,7 +195,10 @@ impl VirtioTransport for VhostUser {
         };
         let queue = usize::from(index);
         let mut session = self.session();
-        session.send("VHOST_USER_SET_VRING_NUM", |frontend| frontend.set_vring_num(queue, layout.size))?;
+        session.send("VHOST_USER_SET_VRING_NUM", |frontend| frontend.set_vring_num(queue, layout.size)).map_err(|error| match error {
+            VhostUserError::Message { path, reason, .. } => VhostUserError::Queue { path, index, size: layout.size, reason },
+            other => other,
+        })?;
         session.send("VHOST_USER_SET_VRING_BASE", |frontend| frontend.set_vring_base(queue, base))?;
         session.send("VHOST_USER_SET_VRING_ADDR", |frontend| frontend.set_vring_addr(queue, &place))?;
         session.send("VHOST_USER_SET_VRING_CALL", |frontend| frontend.set_vring_call(queue, &call))?;
@@ -210,7 +214,7 @@ impl VirtioTransport for VhostUser {
     }
 
     fn reset_queue(&mut self, index: u16) -> Result<(), BusError> {
-        if self.queues.remove(&index).is_some_and(|queue| queue.enabled) {
+        if self.queues.get_mut(&index).is_some_and(|queue| std::mem::take(&mut queue.enabled)) {
             stop_ring(&mut self.session(), index)?;
         }
         Ok(())

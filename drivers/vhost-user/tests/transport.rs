@@ -7,12 +7,11 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use back_end::BackEnd;
+use back_end::{BackEnd, VERSION_1};
 use hal::virtio::{DeviceStatus, QueueLayout, VirtioTransport};
 use hal::{BusError, DmaError, DmaMemory, DmaSpace, Doorbell};
 use pagewire_vhost_user::{Connector, Options, VhostUser, VhostUserError};
 
-const VERSION_1: u64 = 1 << 32;
 const SIZE: u16 = 8;
 
 /// Two split rings in one piece of memory (VIRTIO 1.3, 2.7), each in its own half.
@@ -102,6 +101,7 @@ fn what_the_rings_name_arrives_and_a_restarted_back_end_is_found_again() {
     assert!(interrupt.wait(Duration::from_secs(20)).unwrap());
     assert_eq!(rings.used(), 1);
     assert_eq!(back_end.frames.lock().unwrap().as_slice(), [[vec![0; 12], vec![7; 4000]].concat()]);
+    assert_eq!(*back_end.counts.lock().unwrap(), [1]);
 
     drop(back_end);
     wait_for("the end to be noticed", || transport.status().err().filter(|error| error.to_string().contains("the back end is gone")));

@@ -47,7 +47,6 @@ pub(crate) struct Health {
 /// What the configuration says of the link.
 pub(crate) struct LinkState {
     pub up: bool,
-    pub announce: bool,
     /// Mbit/s; 0 when unknown.
     pub speed: u32,
     pub full_duplex: bool,
@@ -170,7 +169,12 @@ impl SharedDevice {
             speed = if speed > i32::MAX as u32 { 0 } else { speed };
             full_duplex = self.read::<1>(offset::DUPLEX)? != [0];
         }
-        Ok(LinkState { up: status & LINK_UP != 0, announce: status & ANNOUNCE != 0, speed, full_duplex })
+        Ok(LinkState { up: status & LINK_UP != 0, speed, full_duplex })
+    }
+
+    /// Whether the network is to be told where this station is (5.1.6.5.4). For a device that says so by its status.
+    pub fn wants_announcement(&self) -> Result<bool, NicError> {
+        Ok(self.link_status()? & ANNOUNCE != 0)
     }
 
     /// The station address, when the device has one.
@@ -199,6 +203,9 @@ impl SharedDevice {
 
     /// How many queue pairs there are.
     pub fn queue_pairs(&self) -> Result<u16, NicError> {
+        if let Some(pairs) = self.lock().implicit_pairs() {
+            return Ok(pairs);
+        }
         if !self.features.intersects(Features::MQ | Features::RSS) {
             return Ok(1);
         }

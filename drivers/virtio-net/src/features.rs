@@ -317,11 +317,19 @@ impl Negotiated {
         Ok(this)
     }
 
+    /// Why there is one queue pair only, if that is a matter of features.
+    pub(crate) fn why_one_pair(&self) -> &'static str {
+        match (self.offered.contains(Features::MQ), self.accepted.contains(Features::CTRL_VQ)) {
+            (true, false) => " in use: it offers VIRTIO_NET_F_MQ, but no VIRTIO_NET_F_CTRL_VQ to be told how many",
+            _ => "",
+        }
+    }
+
     fn check(&self, config: &VirtioNetConfig) -> Result<(), NicError> {
         if !self.accepted.contains(Features::VERSION_1) {
             return Err(NicError::WrongDevice(
                 "the device is a legacy one: it does not offer VIRTIO_F_VERSION_1, which this driver needs; \
-                 with QEMU, start it with disable-legacy=on,disable-modern=off"
+                 with QEMU, start it with disable-legacy=on,disable-modern=off; over vhost-user, the back end has to follow VIRTIO 1.0"
                     .to_owned(),
             ));
         }

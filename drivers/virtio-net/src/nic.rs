@@ -144,16 +144,24 @@ impl VirtioNet {
         filter::check(&config.filter, features)?;
         let space = device.lock().dma();
         let mac = match (config.mac, device.mac()?) {
+            (Some(mac), Some(own)) if mac != own && !features.contains(Features::CTRL_MAC_ADDR) => {
+                return Err(NicError::Config(format!(
+                    "the station address {mac}, which the device would not take: it has {own}, and no VIRTIO_NET_F_CTRL_MAC_ADDR to change it"
+                )));
+            }
             (Some(mac), _) | (None, Some(mac)) => mac,
             (None, None) => random_address(),
         };
         let most = device.mtu()?;
         let mtu = config.mtu.or(most).unwrap_or(USUAL_MTU);
         if let Some(most) = most.filter(|most| mtu > *most) {
-            return Err(NicError::Config(format!("an MTU of {mtu}; this device's network takes {most}")));
+            return Err(NicError::Config(format!("an MTU of {mtu}; this device's network takes {most}: give that, or less")));
         }
         let all_pairs = device.queue_pairs()?;
         let pairs = config.queue_pairs.min(all_pairs);
+        if pairs < config.queue_pairs {
+            tracing::warn!("{} queue pairs are asked for, and the device has {pairs}{}", config.queue_pairs, negotiated.why_one_pair());
+        }
         let offloads = offloads(features, &config);
         let parts = Parts { space: &space, device: &device, config: &config, features, offloads, max_frame: u32::from(mtu) + ETHERNET };
         let packed = features.contains(Features::RING_PACKED);
@@ -329,12 +337,19 @@ impl Nic for VirtioNet {
 
     fn link(&mut self) -> Result<Link, NicError> {
         self.device.health()?;
-        let LinkState { up, announce, speed, full_duplex } = self.device.link()?;
-        if announce && let Some((_, control)) = &mut self.control {
-            tracing::info!("the device asks for an announcement, as after a migration");
-            control.send(Command::ANNOUNCED, &[])?;
-        }
+        let LinkState { up, speed, full_duplex } = self.device.link()?;
         Ok(Link { up, speed: if up { speed } else { 0 }, full_duplex })
+    }
+
+    fn wants_announcement(&mut self) -> Result<bool, NicError> {
+        Ok(self.negotiated.has(Features::GUEST_ANNOUNCE) && self.device.wants_announcement()?)
+    }
+
+    fn announced(&mut self) -> Result<(), NicError> {
+        match &mut self.control {
+            Some((_, control)) if self.negotiated.has(Features::GUEST_ANNOUNCE) => control.send(Command::ANNOUNCED, &[]),
+            _ => Ok(()),
+        }
     }
 
     fn statistics(&mut self) -> Result<Statistics, NicError> {
@@ -364,6 +379,12 @@ impl Nic for VirtioNet {
     fn attach_pool(&mut self, pool: PoolMapping) -> Result<(), NicError> {
         self.tx.iter_mut().try_for_each(|tx| tx.attach_pool(pool.clone()))?;
         self.rx.iter_mut().try_for_each(|rx| rx.attach_pool(pool.clone()))
+    }
+
+    fn attach_pool_of(&mut self, pair: usize, pool: PoolMapping) -> Result<(), NicError> {
+        assert!(pair < self.tx.len(), "no queue {pair}");
+        self.tx[pair].attach_pool(pool.clone())?;
+        self.rx[pair].attach_pool(pool)
     }
 
     fn queues(&self) -> (usize, usize) {

@@ -26,6 +26,9 @@ pub(crate) fn apply(
     {
         control.send(Command::RSS, &rss_command(rss, device, pairs)?)?;
     } else if features.contains(Features::MQ) {
+        if config.rss.is_some() {
+            tracing::warn!("the device has no VIRTIO_NET_F_RSS: it spreads packets over the queue pairs as it likes");
+        }
         control.send(Command::QUEUE_PAIRS, &pairs.to_le_bytes())?;
     }
     if features.contains(Features::HASH_REPORT) && !features.contains(Features::RSS) {

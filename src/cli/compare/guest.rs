@@ -180,7 +180,7 @@ impl Ours<'_> {
     fn open(&self, window_budget: u64) -> Result<Port, Failure> {
         let address: DeviceAddress = NIC.parse()?;
         let Device { nic, .. } = device::open(&address, OpenOptions::default())?;
-        let interface = Interface::new(nic.mac(), self.guest.ip, None, OpenOptions::default().mtu, None)?;
+        let interface = Interface::new(nic.mac(), self.guest.ip, None, 1500, None)?;
         Ok(Port::new(nic, interface, PortConfig { window_budget, ..PortConfig::default() })?)
     }
 

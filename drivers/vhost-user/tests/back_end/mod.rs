@@ -18,22 +18,28 @@ use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_con
 /// The header in front of a frame (VIRTIO 1.3, 5.1.6).
 const HEADER: usize = 12;
 
-const VERSION_1: u64 = 1 << 32;
+/// `VIRTIO_F_VERSION_1`.
+pub const VERSION_1: u64 = 1 << 32;
 const PROTOCOL_FEATURES: u64 = 1 << 30;
 
 /// Frames that were sent, headers included.
 pub type Frames = Arc<Mutex<Vec<Vec<u8>>>>;
 
+/// How many frames were sent on each pair of queues.
+pub type Counts = Arc<Mutex<Vec<u64>>>;
+
 struct LoopBack {
     features: u64,
     frames: Frames,
     memory: Option<GuestMemoryAtomic<GuestMemoryMmap>>,
-    waiting: Vec<Vec<u8>>,
+    /// Of each pair of queues.
+    waiting: Vec<Vec<Vec<u8>>>,
+    counts: Counts,
 }
 
 impl LoopBack {
-    /// Takes what was sent, gives back what there is room for.
-    fn serve(&mut self, vrings: &[VringRwLock]) -> io::Result<()> {
+    /// Takes what was sent on a pair, gives back what there is room for.
+    fn serve(&mut self, pair: usize, vrings: &[VringRwLock]) -> io::Result<()> {
         let memory = self.memory.as_ref().ok_or_else(|| io::Error::other("rings before memory"))?.memory();
         let broken = |error: virtio_queue::Error| io::Error::other(error.to_string());
         let mut sent = vrings[1].get_mut();
@@ -45,7 +51,8 @@ impl LoopBack {
                 frame.resize(start + descriptor.len() as usize, 0);
                 memory.read_slice(&mut frame[start..], descriptor.addr()).map_err(io::Error::other)?;
             }
-            self.waiting.push(frame.clone());
+            self.waiting[pair].push(frame.clone());
+            self.counts.lock().unwrap()[pair] += 1;
             self.frames.lock().unwrap().push(frame);
             sent.add_used(head, 0).map_err(broken)?;
             some = true;
@@ -56,9 +63,9 @@ impl LoopBack {
         drop(sent);
         let mut receives = vrings[0].get_mut();
         let mut some = false;
-        while !self.waiting.is_empty() {
+        while !self.waiting[pair].is_empty() {
             let Some(chain) = receives.get_queue_mut().pop_descriptor_chain(memory.clone()) else { break };
-            let mut frame = self.waiting.remove(0);
+            let mut frame = self.waiting[pair].remove(0);
             frame[..HEADER].fill(0);
             frame[10] = 1; // num_buffers
             let (head, mut done) = (chain.head_index(), 0);
@@ -82,7 +89,7 @@ impl VhostUserBackendMut for LoopBack {
     type Vring = VringRwLock;
 
     fn num_queues(&self) -> usize {
-        2
+        2 * self.waiting.len()
     }
 
     fn max_queue_size(&self) -> usize {
@@ -90,7 +97,7 @@ impl VhostUserBackendMut for LoopBack {
     }
 
     fn features(&self) -> u64 {
-        self.features | VERSION_1 | PROTOCOL_FEATURES
+        self.features | PROTOCOL_FEATURES
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
@@ -109,7 +116,7 @@ impl VhostUserBackendMut for LoopBack {
     }
 
     fn handle_event(&mut self, _event: u16, _set: EventSet, vrings: &[VringRwLock], _thread: usize) -> io::Result<()> {
-        self.serve(vrings)
+        vrings.chunks(2).enumerate().try_for_each(|(pair, vrings)| self.serve(pair, vrings))
     }
 }
 
@@ -117,6 +124,8 @@ impl VhostUserBackendMut for LoopBack {
 pub struct BackEnd {
     /// What was sent to it.
     pub frames: Frames,
+    /// The same, counted.
+    pub counts: Counts,
     stop: ShutdownHandle,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
@@ -125,19 +134,25 @@ pub struct BackEnd {
 impl BackEnd {
     /// Listens at `path` with `features` besides VERSION_1, and serves one connection, made by the time the returned closure's value is asked for.
     pub fn listen(path: &Path, features: u64) -> Pending {
+        Self::listen_with(path, features | VERSION_1, 1)
+    }
+
+    /// The same with these features and no more, and with several pairs of queues.
+    pub fn listen_with(path: &Path, features: u64, pairs: usize) -> Pending {
         let _ = std::fs::remove_file(path);
         let listener = Listener::new(path, true).unwrap();
-        Self::start(path, features, Some(listener))
+        Self::start(path, features, pairs, Some(listener))
     }
 
     /// Connects to a front end that listens at `path`.
     pub fn connect(path: &Path, features: u64) -> Pending {
-        Self::start(path, features, None)
+        Self::start(path, features | VERSION_1, 1, None)
     }
 
-    fn start(path: &Path, features: u64, listener: Option<Listener>) -> Pending {
-        let frames = Frames::default();
-        let back_end = LoopBack { features, frames: Arc::clone(&frames), memory: None, waiting: Vec::new() };
+    fn start(path: &Path, features: u64, pairs: usize, listener: Option<Listener>) -> Pending {
+        let (frames, counts) = (Frames::default(), Counts::new(Mutex::new(vec![0; pairs])));
+        let (own_frames, own_counts) = (Arc::clone(&frames), Arc::clone(&counts));
+        let back_end = LoopBack { features, frames: own_frames, memory: None, waiting: vec![Vec::new(); pairs], counts: own_counts };
         let (sender, started) = std::sync::mpsc::channel();
         let own = path.to_owned();
         let thread = std::thread::spawn(move || {
@@ -151,13 +166,14 @@ impl BackEnd {
             // It ends when the front end goes, or by the handle.
             let _ = daemon.wait();
         });
-        Pending { frames, started, thread, path: path.to_owned() }
+        Pending { frames, counts, started, thread, path: path.to_owned() }
     }
 }
 
 /// A back end that waits for its connection.
 pub struct Pending {
     frames: Frames,
+    counts: Counts,
     started: std::sync::mpsc::Receiver<ShutdownHandle>,
     thread: JoinHandle<()>,
     path: PathBuf,
@@ -167,7 +183,7 @@ impl Pending {
     /// The back end, once it is connected.
     pub fn connected(self) -> BackEnd {
         let stop = self.started.recv_timeout(Duration::from_secs(20)).expect("a connection");
-        BackEnd { frames: self.frames, stop, thread: Some(self.thread), path: self.path }
+        BackEnd { frames: self.frames, counts: self.counts, stop, thread: Some(self.thread), path: self.path }
     }
 }
 

@@ -75,10 +75,12 @@ fn the_address_the_announcement_and_the_moderation_are_told() {
         assert_eq!((bench.nic.mac(), bench.model.mac()), (MacAddress(OTHER), MacAddress(OTHER)));
         assert!(bench.hears(&plain(OTHER, 1, 64)) && !bench.hears(&plain(STATION, 1, 64)));
         assert_eq!(bench.model.control().coalescing.get(&0), Some(&(packets, usecs)));
+        assert!(!bench.nic.wants_announcement().unwrap());
         bench.model.ask_for_announcement();
-        assert!(bench.command(|nic| nic.link()).unwrap().up);
-        assert!(bench.command(|nic| nic.link()).unwrap().up);
-        assert_eq!(bench.model.control().announcements, 1);
+        assert!(bench.nic.link().unwrap().up && bench.nic.wants_announcement().unwrap());
+        assert_eq!(bench.model.control().announcements, 0);
+        bench.command(|nic| nic.announced()).unwrap();
+        assert_eq!((bench.model.control().announcements, bench.nic.wants_announcement().unwrap()), (1, false));
         bench.model.set_link(false);
         let link = bench.command(|nic| nic.link()).unwrap();
         assert_eq!((link.up, link.speed, link.full_duplex), (false, 0, true));

@@ -32,6 +32,10 @@ fn a_device_that_cannot_be_driven_is_refused_with_the_remedy() {
         panic!("a legacy device")
     };
     assert!(text.contains("disable-legacy=on"), "{text}");
+    // Packed rings are of VIRTIO 1.1: such an offer contradicts itself.
+    let contradicting = (Features::USUAL | Features::RING_PACKED) - Features::VERSION_1;
+    let NicError::WrongDevice(text) = error(contradicting, VirtioNetConfig::default()) else { panic!("packed and legacy") };
+    assert!(text.contains("VIRTIO_F_VERSION_1"), "{text}");
     let iommu = VirtioNetConfig { iommu: true, ..VirtioNetConfig::default() };
     let NicError::WrongDevice(text) = error(Features::USUAL - Features::ACCESS_PLATFORM, iommu) else { panic!("past the IOMMU") };
     assert!(text.contains("iommu_platform=on"), "{text}");
@@ -91,6 +95,71 @@ fn whatever_is_missing_from_the_offer_the_rest_works() {
         assert!(bench.hears(&frame));
         bench.finish();
     }
+}
+
+#[test]
+fn queue_pairs_without_a_control_queue_are_one_and_the_report_says_why() {
+    let device = ModelConfig { features: Features::USUAL - Features::CTRL_VQ, pairs: 4, ..ModelConfig::default() };
+    let bench = Bench::on(device, VirtioNetConfig { queue_pairs: 4, ..VirtioNetConfig::default() });
+    assert_eq!(bench.nic.queues(), (1, 1));
+    let row = bench.nic.features().into_iter().find(|row| row.name == "VIRTIO_NET_F_MQ").unwrap();
+    assert_eq!((row.offered, row.accepted, row.note.as_str()), (true, false, "needs VIRTIO_NET_F_CTRL_VQ, which is not in use"));
+    bench.finish();
+}
+
+#[test]
+fn a_device_that_offers_next_to_nothing_still_sends_and_receives() {
+    let mut bench = Bench::with(Features::VERSION_1, VirtioNetConfig { queue_pairs: 2, lro: true, ..VirtioNetConfig::default() });
+    assert_eq!(bench.model.accepted(), Features::VERSION_1);
+    assert!(bench.nic.capabilities().offloads.is_empty());
+    let frame = plain(STATION, 1, 1514);
+    assert_eq!(bench.send_bytes(&frame, hal::Offload::NONE), std::slice::from_ref(&frame));
+    assert!(bench.hears(&frame));
+    bench.finish();
+}
+
+#[test]
+fn rings_are_as_large_as_both_sides_can() {
+    for (wanted, most, size) in [(256, 64, 64), (100, 256, 64), (32_768, 256, 256), (8, 256, 8)] {
+        let device = ModelConfig { queue_size: most, ..ModelConfig::default() };
+        let config = VirtioNetConfig { tx_descriptors: wanted, rx_descriptors: wanted, ..VirtioNetConfig::default() };
+        let mut bench = Bench::on(device, config);
+        assert_eq!(bench.nic.rx(0).capacity(), size);
+        bench.finish();
+    }
+}
+
+#[test]
+fn another_station_address_needs_a_device_that_takes_it() {
+    let config = VirtioNetConfig { mac: Some(MacAddress([2, 0, 0, 0, 0, 9])), ..VirtioNetConfig::default() };
+    let NicError::Config(text) = error(Features::USUAL - Features::CTRL_MAC_ADDR, config.clone()) else { panic!("it was started") };
+    assert!(text.contains("02:00:00:00:00:09") && text.contains("VIRTIO_NET_F_CTRL_MAC_ADDR"), "{text}");
+    // A device without an address of its own takes any.
+    let bench = Bench::with(Features::USUAL - Features::CTRL_MAC_ADDR - Features::MAC, config);
+    assert_eq!(bench.nic.mac(), MacAddress([2, 0, 0, 0, 0, 9]));
+    bench.finish();
+}
+
+#[test]
+fn a_pool_of_one_queue_pair_is_none_of_the_others() {
+    let device = ModelConfig { pairs: 2, ..ModelConfig::default() };
+    let mut bench = Bench::on(device, VirtioNetConfig { queue_pairs: 2, ..VirtioNetConfig::default() });
+    let mut own = hal::Pool::new(hal::PoolConfig { buffers: 16, buffer_size: 2048 }).unwrap();
+    let mapping = own.attach(&bench.nic.space()).unwrap();
+    bench.nic.attach_pool_of(1, mapping).unwrap();
+    for (queue, taken) in [(0, false), (1, true)] {
+        let mut burst = hal::Burst::default();
+        let mut buffer = own.take().unwrap();
+        buffer.set(&plain(STATION, 1, 64));
+        burst.push(buffer, hal::Offload::NONE);
+        let posted = bench.nic.tx(queue).post(&mut burst);
+        assert_eq!(posted.is_ok(), taken, "{posted:?}");
+        assert!(taken || matches!(posted, Err(NicError::UnmappedSegment)));
+        assert_eq!(bench.nic.rx(queue).refill(&mut own).is_ok(), taken);
+    }
+    assert_eq!(bench.model.step_pairs().len(), 1);
+    assert_eq!(bench.nic.tx(1).reap().unwrap(), 1);
+    bench.finish();
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use e1000::{E1000, E1000Config};
 use hal::{MacAddress, Nic};
 use hw_sim::model::e1000::E1000Model;
+use hw_sim::model::virtio::VirtioNetModel;
 use hw_sim::wire::check::{Checked, Protocol};
 use smoltcp::iface::{Config, Interface as Peer, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium};
@@ -34,8 +35,46 @@ struct Queues {
     sent: VecDeque<Vec<u8>>,
 }
 
-pub struct Bench {
-    pub model: E1000Model,
+/// A device that a test has in its hands.
+pub trait Model {
+    /// Lets time pass; what left.
+    fn step(&self) -> Vec<Vec<u8>>;
+    /// A frame arrives.
+    fn hears(&self, frame: &[u8]);
+    /// What the driver did that it must not, and its accesses to what is not mapped.
+    fn complaints(&self) -> (Vec<String>, Vec<(u64, u64)>);
+}
+
+impl Model for E1000Model {
+    fn step(&self) -> Vec<Vec<u8>> {
+        self.step()
+    }
+
+    fn hears(&self, frame: &[u8]) {
+        self.receive(frame);
+    }
+
+    fn complaints(&self) -> (Vec<String>, Vec<(u64, u64)>) {
+        (self.violations(), self.faulted_accesses())
+    }
+}
+
+impl Model for VirtioNetModel {
+    fn step(&self) -> Vec<Vec<u8>> {
+        self.step()
+    }
+
+    fn hears(&self, frame: &[u8]) {
+        self.receive(frame);
+    }
+
+    fn complaints(&self) -> (Vec<String>, Vec<(u64, u64)>) {
+        (self.violations(), self.faulted_accesses())
+    }
+}
+
+pub struct Bench<M = E1000Model> {
+    pub model: M,
     pub stack: Stack,
     pub now: Duration,
     /// All frames that left the NIC, checked.
@@ -59,9 +98,16 @@ impl Bench {
         let model = E1000Model::new("52:54:00:00:00:01".parse().unwrap());
         let mtu = nic.mtu;
         let nic = E1000::start(model.device(), nic).unwrap();
+        Self::on(model, Box::new(nic), mtu, port, config, own, peer_address)
+    }
+}
+
+impl<M: Model> Bench<M> {
+    /// On a NIC whose device is this model.
+    pub fn on(model: M, nic: Box<dyn Nic>, mtu: u16, port: PortConfig, config: StackConfig, own: &str, peer_address: &str) -> Self {
         let interface = Interface::new(nic.mac(), own.parse().unwrap(), None, mtu, None).unwrap();
         let own = interface.address();
-        let port = Port::new(Box::new(nic), interface, port).unwrap();
+        let port = Port::new(nic, interface, port).unwrap();
         let mut stack = Stack::new(port, StackConfig { secret: Some([7; 16]), ..config }).unwrap();
         stack.listen(PORT, 64).unwrap();
         let mut queues = Queues::default();
@@ -133,7 +179,7 @@ impl Bench {
         }
         self.peer.poll(instant, &mut self.queues, &mut self.sockets);
         while let Some(frame) = self.queues.sent.pop_front() {
-            self.model.receive(&frame);
+            self.model.hears(&frame);
             moved = true;
         }
         self.now += if moved { Duration::from_micros(10) } else { Duration::from_millis(1) };
@@ -160,7 +206,7 @@ impl Bench {
 
     /// A frame from anywhere arrives at the NIC.
     pub fn inject(&mut self, frame: &[u8]) {
-        self.model.receive(frame);
+        self.model.hears(frame);
     }
 
     /// One client takes what the program sends until the connection is closed by the stack. Returns what it received, and the report.
@@ -184,8 +230,7 @@ impl Bench {
     }
 
     pub fn assert_clean(&self) {
-        assert_eq!(self.model.violations(), Vec::<String>::new());
-        assert_eq!(self.model.faulted_accesses(), []);
+        assert_eq!(self.model.complaints(), (Vec::new(), Vec::new()));
     }
 }
 

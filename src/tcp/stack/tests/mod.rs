@@ -2,6 +2,7 @@
 
 mod bench;
 mod change;
+mod reset;
 mod trouble;
 
 use e1000::E1000Config;
