@@ -31,6 +31,13 @@ impl Alarms {
         self.rise(place);
     }
 
+    /// When `who` is woken, if it is.
+    #[inline]
+    pub fn of(&self, who: u32) -> Option<Duration> {
+        let place = (*self.places.get(who as usize)?)?;
+        Some(self.heap.get(place as usize)?.0)
+    }
+
     /// Does not wake `who`.
     pub fn clear(&mut self, who: u32) {
         if let Some(place) = self.places.get(who as usize).copied().flatten() {
@@ -145,6 +152,9 @@ mod tests {
                 }
                 prop_assert_eq!(alarms.first(), model.values().min().map(|at| Duration::from_nanos(*at)));
                 prop_assert_eq!(alarms.heap.len(), model.len());
+                for who in 0..25 {
+                    prop_assert_eq!(alarms.of(who), model.get(&who).map(|at| Duration::from_nanos(*at)));
+                }
             }
         }
     }

@@ -7,14 +7,15 @@ use std::time::Duration;
 use hal::MacAddress;
 use hal::receive::RxFlags;
 
+use super::acks::Acks;
 use super::alarms::Alarms;
 use super::connection::{Connection, Events, TcpConfig};
 use super::error::SocketError;
 use super::file::{SharedFile, WeakFile};
-use super::frame::Path;
 use super::inbound::{self, Arrival};
 use super::isn::IsnGenerator;
 use super::link::Link;
+use super::path::Path;
 use super::report::StackReport;
 use super::segment::{Flags, Segment, TcpHeader, refuse};
 use super::socket::{Event, Listener, Socket};
@@ -59,8 +60,8 @@ pub(super) struct Connections {
     /// What the program has not been told yet.
     pub events: VecDeque<Event>,
     pub replies: VecDeque<(Path, TcpHeader)>,
-    /// The latest of some ACKs that one connection expects and that came together: it says what the others say, which are not looked at.
-    latest: Option<(Name, Ends, TcpHeader)>,
+    /// The ACKs of one connection that come together.
+    pub acks: Option<Acks>,
     pub resolving: Vec<Resolving>,
     pub report: StackReport,
     isn: IsnGenerator,
@@ -87,7 +88,7 @@ impl Connections {
             alarms,
             events,
             replies,
-            latest: None,
+            acks: None,
             resolving,
             report,
             isn,
@@ -99,13 +100,17 @@ impl Connections {
 
     /// Takes a frame. Whether it was for a connection, or could have been, so that nobody else wants it.
     pub fn receive(&mut self, frame: &[u8], checked: RxFlags, now: Duration) -> bool {
+        if self.receive_alike(frame, checked) {
+            self.report.segments += 1;
+            return true;
+        }
         for resolving in &mut self.resolving {
             resolving.resolution.receive(frame);
         }
         // Whoever has a connection was found to be a station when it was opened.
         if let Some((peer, segment)) = inbound::parse_usual(&self.interface, frame, checked) {
             let ends = Ends { peer: (peer, segment.header.source_port).into(), local_port: segment.header.destination_port };
-            if self.receive_latest(ends, &segment, now) || self.receive_connected(ends, &segment, now) {
+            if self.receive_first(frame, ends, &segment, now) || self.receive_connected(ends, &segment, now) {
                 self.report.segments += 1;
                 return true;
             }
@@ -132,40 +137,13 @@ impl Connections {
         }
     }
 
-    /// Keeps an ACK that its connection expects until something else arrives, or the [last](Self::flush) of what came together. Whether it was one.
-    #[inline]
-    fn receive_latest(&mut self, ends: Ends, segment: &Segment<'_>, now: Duration) -> bool {
-        let header = segment.header;
-        if let Some((name, known, latest)) = &mut self.latest {
-            let later = match (header.options.timestamps, latest.options.timestamps) {
-                (Some(stamps), Some(before)) => stamps.value.wrapping_sub(before.value) as i32 >= 0,
-                _ => true,
-            };
-            let goes_on = *known == ends && header.ack.since(latest.ack) > 0 && later;
-            if goes_on && self.table.get(*name).is_some_and(|link| link.engine.expects(segment)) {
-                *latest = header;
-                return true;
-            }
-            self.flush(now);
-        }
-        let Some(name) = self.table.find(ends) else { return false };
-        let expected = self.table.get(name).is_some_and(|link| link.engine.expects(segment));
-        if expected {
-            self.latest = Some((name, ends, header));
-        }
-        expected
-    }
-
-    /// All that came together is here: what was kept of it is taken.
-    pub fn flush(&mut self, now: Duration) {
-        if let Some((_, ends, header)) = self.latest.take() {
-            self.receive_connected(ends, &Segment { header, payload: &[] }, now);
-        }
-    }
-
     /// Takes a segment for a connection that there is. Whether there is one.
     fn receive_connected(&mut self, ends: Ends, segment: &Segment<'_>, now: Duration) -> bool {
-        let Some(name) = self.table.find(ends) else { return false };
+        self.table.find(ends).is_some_and(|name| self.receive_for(name, segment, now))
+    }
+
+    /// As [`receive_connected`](Self::receive_connected), by the connection's name.
+    pub fn receive_for(&mut self, name: Name, segment: &Segment<'_>, now: Duration) -> bool {
         let Some(link) = self.table.get_mut(name) else { return false };
         if link.engine.is_closed() {
             // The program has not taken note of its end yet: for the peer there is no connection any more.
@@ -186,7 +164,7 @@ impl Connections {
             self.ready.push_back(name);
         }
         if opened {
-            self.established(name, ends.local_port);
+            self.established(name, segment.header.destination_port);
         }
         if news {
             self.tell(name);
@@ -322,7 +300,10 @@ impl Connections {
     /// A connection has nothing to send now: it is looked at again at its time, or it is over.
     pub fn rest(&mut self, name: Name) {
         let Some(link) = self.table.get_mut(name) else { return };
-        if let Some(deadline) = link.engine.deadline() {
+        // Mostly it is put off, and the alarm that is set is early enough.
+        if self.alarms.of(name.place).is_none_or(|alarm| link.engine.may_be_due_before(alarm))
+            && let Some(deadline) = link.engine.deadline()
+        {
             self.alarms.set(name.place, deadline);
         }
         if link.released && link.engine.readable() > 0 && link.outbox.extents.is_empty() && !link.engine.is_closed() {

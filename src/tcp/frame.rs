@@ -5,56 +5,26 @@
 //! planned frames are *built* into one burst.
 
 use std::io;
-use std::net::IpAddr;
 use std::ops::Range;
 
-use hal::{Buffer, Burst, Capabilities, DmaError, MacAddress, Offload, OffloadFlags, Pool};
-use smoltcp::wire::{ETHERNET_HEADER_LEN, IPV4_HEADER_LEN, IpProtocol, checksum};
+use hal::{Buffer, Burst, Capabilities, DmaError, Offload, OffloadFlags, Pool};
+use smoltcp::wire::ETHERNET_HEADER_LEN;
 
 use super::extent::{Content, Extents};
 use super::file::SharedFile;
 use super::held::Held;
-use super::segment::{Flags, MAX_TCP_HEADER_LEN, TcpHeader};
+use super::path::{Headers, MOST_HEADERS, Path};
+use super::segment::{Flags, TcpHeader};
 use crate::file::{CacheError, WindowCache};
-use crate::net::ip::{self, MAX_HEADERS, Written};
-use crate::net::{Interface, NetError, fill_ipv4_header, finish_in_software};
+use crate::net::{Interface, NetError, finish_in_software};
 use crate::send::{CopyReason, buffers_of, push_copied};
 
-/// The most bytes of headers.
-const MOST_HEADERS: usize = MAX_HEADERS + MAX_TCP_HEADER_LEN;
-/// Where the checksum is in a TCP header.
-const CHECKSUM: usize = 16;
 /// The most bytes of a gathered frame that are copied: from the program's memory, or from what of a file is in no window.
 const MOST_COPIED: u64 = 16 << 10;
 /// The most pieces of a frame behind its header, whatever more a NIC takes.
 const MOST_PIECES: usize = 32;
 /// The largest IP packet.
-const MOST_PACKET: u64 = 65_535;
-
-/// The way to one peer: its Ethernet and IP headers, computed once.
-#[derive(Clone, Debug)]
-pub(super) struct Path {
-    headers: [u8; MAX_HEADERS],
-    ip_len: u8,
-    pseudo: u16,
-}
-
-impl Path {
-    /// The way from `interface` to `peer`, in frames to `station`.
-    pub fn new(interface: &Interface, station: MacAddress, peer: IpAddr) -> Result<Self, NetError> {
-        let mut headers = [0; MAX_HEADERS];
-        let Written { ip_len, pseudo } = ip::write_headers(interface, station, peer, IpProtocol::Tcp, &mut headers)?;
-        Ok(Self { headers, ip_len: ip_len as u8, pseudo })
-    }
-
-    fn l4_start(&self) -> usize {
-        ETHERNET_HEADER_LEN + usize::from(self.ip_len)
-    }
-
-    fn is_ipv4(&self) -> bool {
-        usize::from(self.ip_len) == IPV4_HEADER_LEN
-    }
-}
+const MOST_PACKET: u32 = 65_535;
 
 /// What a connection sends from: its extents, and the windows of those that are on their way.
 #[derive(Debug, Default)]
@@ -105,9 +75,11 @@ pub(super) enum BuildError {
 #[derive(Debug)]
 pub(super) struct Framer {
     offloads: OffloadFlags,
-    gathers: bool,
+    /// Why no frame with payload can be gathered on this NIC.
+    must_copy: Option<CopyReason>,
     pieces: usize,
-    max_segmentation: u64,
+    /// The most payload of a frame that the NIC cuts, over IPv4 and over IPv6; 0 where it does not.
+    max_burst: [u32; 2],
     /// [`Capabilities::whole_headers`].
     whole_headers: bool,
     buffer_size: usize,
@@ -124,11 +96,18 @@ impl Framer {
         {
             return Err(NetError::NoVlanTag(tag));
         }
+        let lacks = |flag: OffloadFlags| !capabilities.offloads.contains(flag);
+        let no_checksum = lacks(OffloadFlags::TCP_CHECKSUM).then_some(CopyReason::NoChecksumOffload);
+        let must_copy = no_checksum.or((!gathers).then_some(CopyReason::NoGather));
+        let max_burst = [OffloadFlags::TCP4_SEGMENTATION, OffloadFlags::TCP6_SEGMENTATION].map(|wanted| {
+            let most = if must_copy.is_some() || lacks(wanted) { 0 } else { MOST_PACKET.min(capabilities.max_segmentation) };
+            most.saturating_sub(MOST_HEADERS as u32)
+        });
         Ok(Self {
             offloads: capabilities.offloads,
-            gathers,
+            must_copy,
             pieces: usize::from(capabilities.max_segments).saturating_sub(1).min(MOST_PIECES),
-            max_segmentation: capabilities.max_segmentation.into(),
+            max_burst,
             whole_headers: capabilities.whole_headers,
             buffer_size,
             tag: interface.offload(),
@@ -138,22 +117,13 @@ impl Framer {
     }
 
     /// The most payload that one frame to an address of this family can have, for the NIC to cut; 0 where it does not.
+    #[inline]
     pub fn max_burst(&self, ipv4: bool) -> u32 {
-        if self.cuts(ipv4) { (MOST_PACKET.min(self.max_segmentation) as u32).saturating_sub(MOST_HEADERS as u32) } else { 0 }
+        self.max_burst[usize::from(!ipv4)]
     }
 
-    fn cuts(&self, ipv4: bool) -> bool {
-        let wanted = if ipv4 { OffloadFlags::TCP4_SEGMENTATION } else { OffloadFlags::TCP6_SEGMENTATION };
-        self.gathers && self.missing_checksum().is_none() && self.offloads.contains(wanted)
-    }
-
-    fn missing_checksum(&self) -> Option<CopyReason> {
-        (!self.offloads.contains(OffloadFlags::TCP_CHECKSUM)).then_some(CopyReason::NoChecksumOffload)
-    }
-
-    /// Why no frame with payload can be gathered on this NIC.
-    fn must_copy(&self) -> Option<CopyReason> {
-        self.missing_checksum().or((!self.gathers).then_some(CopyReason::NoGather))
+    fn lacks_checksum(&self) -> bool {
+        self.must_copy == Some(CopyReason::NoChecksumOffload)
     }
 
     /// The first frame of a segment: its bytes as far as one frame can have them. Windows are mapped and held. The caller takes the frame's payload
@@ -167,17 +137,22 @@ impl Framer {
         outbox: &mut Outbox,
         windows: &mut WindowCache,
     ) -> Result<Planned, Busy> {
-        let (total, segment) = (payload.end - payload.start, u64::from(mss.max(1)));
-        let mut copy = self.must_copy();
-        let mut len = if total > segment && self.cuts(path.is_ipv4()) && copy.is_none() {
-            let most = total.min(self.max_burst(path.is_ipv4()).into());
+        let (total, segment, max_burst) = (payload.end - payload.start, u64::from(mss.max(1)), u64::from(self.max_burst(path.is_ipv4())));
+        let mut copy = self.must_copy;
+        let mut unmapped = CopyReason::NotMappable;
+        // What lies in a window that is held, as nearly all does, is one piece.
+        let whole = total <= segment || (total <= max_burst && !header.flags.contains(Flags::FIN));
+        if whole && copy.is_none() && outbox.held.has(&payload) {
+            return Ok(Planned { header, payload, mss, copy, unmapped });
+        }
+        let mut len = if total > segment && max_burst > 0 && copy.is_none() {
+            let most = total.min(max_burst);
             // A FIN goes by itself: not every NIC puts it on the last segment alone. Its segment has a byte at least.
             let most = if header.flags.contains(Flags::FIN) { most.min(total - 1) } else { most };
             if most == total { total } else { most - most % segment }
         } else {
             total.min(segment)
         };
-        let mut unmapped = CopyReason::NotMappable;
         let fits = self.hold(payload.start..payload.start + len, outbox, windows, &mut unmapped)?;
         if fits < len && copy.is_none() {
             if fits >= segment {
@@ -201,7 +176,7 @@ impl Framer {
             let (mut left, mut place) = (part.len, 0);
             while left > 0 {
                 let gathered = match part.content {
-                    Content::File(..) if self.must_copy().is_none() => held_bytes(held, windows, &part, place, unmapped)?,
+                    Content::File(..) if self.must_copy.is_none() => held_bytes(held, windows, &part, place, unmapped)?,
                     _ => 0,
                 };
                 let step = if gathered > 0 { left.min(gathered) } else { left.min(MOST_COPIED - copied) };
@@ -228,8 +203,14 @@ impl Framer {
         pool: &mut Pool,
         burst: &mut Burst<'w>,
     ) -> Result<Account, BuildError> {
-        if self.missing_checksum().is_some() || planned.copy.is_some() {
+        if self.lacks_checksum() || planned.copy.is_some() {
             return self.build_copy(planned, path, outbox, pool, burst);
+        }
+        if let Some(segment) = outbox.held.segment_of(windows, &planned.payload) {
+            let Some(buffer) = pool.take() else { return Err(BuildError::NoBuffer) };
+            self.push(planned, path, buffer, burst);
+            burst.gather(segment);
+            return Ok(Account { gathered: segment.len().into(), ..Account::default() });
         }
         let mut account = Account::default();
         self.staged.clear();
@@ -259,13 +240,11 @@ impl Framer {
                 return Err(BuildError::NoBuffer);
             }
         }
-        let Some(mut buffer) = pool.take() else {
+        let Some(buffer) = pool.take() else {
             self.staged.clear();
             return Err(BuildError::NoBuffer);
         };
-        let (block, len, offload) = self.headers(planned, path);
-        buffer.set(&block[..len]);
-        burst.push(buffer, offload);
+        self.push(planned, path, buffer, burst);
         let mut staged = self.staged.drain(..);
         for (piece, len) in pieces(planned, outbox, windows) {
             match piece {
@@ -274,6 +253,16 @@ impl Framer {
             }
         }
         Ok(account)
+    }
+
+    /// Begins a frame with its headers.
+    #[inline]
+    fn push(&self, planned: &Planned, path: &Path, mut buffer: Buffer, burst: &mut Burst<'_>) {
+        let (Headers { block, len, .. }, offload) = self.headers(planned, path);
+        // All of the block: a copy of a known size.
+        buffer.write(0, &block);
+        buffer.set_len(len.into());
+        burst.push(buffer, offload);
     }
 
     /// Copies bytes into staged buffers. Whether there were enough.
@@ -293,9 +282,9 @@ impl Framer {
         burst: &mut Burst<'w>,
     ) -> Result<Account, BuildError> {
         let mut account = Account::default();
-        let (block, len, offload) = self.headers(planned, path);
+        let (Headers { block, len, .. }, offload) = self.headers(planned, path);
         self.block.clear();
-        self.block.extend_from_slice(&block[..len]);
+        self.block.extend_from_slice(&block[..len.into()]);
         for part in outbox.extents.parts(planned.payload.clone()) {
             match part.content {
                 Content::Bytes(bytes) => {
@@ -311,7 +300,7 @@ impl Framer {
                 }
             }
         }
-        if self.missing_checksum().is_some() {
+        if self.lacks_checksum() {
             let work = Offload { flags: OffloadFlags::TCP_CHECKSUM, ..offload };
             finish_in_software(&mut self.block, &work);
         }
@@ -320,46 +309,29 @@ impl Framer {
 
     /// The headers of a frame, and what to ask the NIC for.
     #[inline]
-    fn headers(&self, planned: &Planned, path: &Path) -> ([u8; MOST_HEADERS], usize, Offload) {
-        let mut block = [0; MOST_HEADERS];
-        block[..MAX_HEADERS].copy_from_slice(&path.headers);
-        let l4_start = path.l4_start();
-        let header_len = planned.header.emit(&mut block[l4_start..]);
+    fn headers(&self, planned: &Planned, path: &Path) -> (Headers, Offload) {
         let payload = planned.payload.end - planned.payload.start;
         let cut = payload > planned.mss.into();
-        let mut flags = match (cut, path.is_ipv4()) {
+        let flags = match (cut, path.is_ipv4()) {
             (true, true) => OffloadFlags::TCP4_SEGMENTATION,
             (true, false) => OffloadFlags::TCP6_SEGMENTATION,
             (false, true) => OffloadFlags::TCP_CHECKSUM | OffloadFlags::IPV4_CHECKSUM,
             (false, false) => OffloadFlags::TCP_CHECKSUM,
         };
-        let len = (header_len as u64 + payload) as u16;
         // Of what is to be cut, the NIC sets the lengths of each segment; some want them for the whole, as if it were one packet.
         let one_packet = !cut || self.whole_headers;
-        ip::set_length(&mut block[ETHERNET_HEADER_LEN..], path.ip_len.into(), one_packet.then_some(len), false);
-        let seed = seed(path.pseudo, len, one_packet);
-        block[l4_start + CHECKSUM..][..2].copy_from_slice(&seed.to_be_bytes());
-        let bare = (flags - self.offloads).contains(OffloadFlags::IPV4_CHECKSUM);
-        if bare || cut && self.whole_headers && path.is_ipv4() {
-            fill_ipv4_header(&mut block, ETHERNET_HEADER_LEN);
-        }
-        flags &= self.offloads;
+        let sums = if cut { one_packet } else { !self.offloads.contains(OffloadFlags::IPV4_CHECKSUM) };
+        let headers = path.headers(&planned.header, payload, one_packet, sums);
         let offload = Offload {
-            flags: flags | self.tag.flags,
+            flags: flags & self.offloads | self.tag.flags,
             ip_start: ETHERNET_HEADER_LEN as u8,
-            l4_start: l4_start as u8,
-            payload_start: (l4_start + header_len) as u8,
+            l4_start: headers.l4_start,
+            payload_start: headers.len,
             mss: if cut { planned.mss } else { 0 },
             vlan_tag: self.tag.vlan_tag,
         };
-        (block, l4_start + header_len, offload)
+        (headers, offload)
     }
-}
-
-/// What the checksum field of a TCP header holds when it is handed over: the sum of the pseudo-header, with the length where the headers are those of
-/// one packet, and without where the NIC makes several of them ([`OffloadFlags`] has the convention).
-fn seed(pseudo: u16, len: u16, one_packet: bool) -> u16 {
-    if one_packet { checksum::combine(&[pseudo, len]) } else { pseudo }
 }
 
 impl Account {

@@ -30,9 +30,27 @@ const ICMP_HEADER: usize = 8;
 /// The least that a router tells of the packet: ports and sequence number.
 const QUOTED: usize = 8;
 
+/// Whether the checksums of a frame with an IPv4 header without options are right: the one behind the IP header as far as the NIC says so, the IP
+/// header's own is looked at where the NIC (each virtio-net) says nothing of it.
+#[inline]
+pub(super) fn is_intact(frame: &[u8], checked: RxFlags) -> bool {
+    let header = || frame.get(ETHERNET_HEADER_LEN..).and_then(|packet| packet.first_chunk::<IPV4_HEADER_LEN>());
+    checked.contains(RxFlags::L4_CHECKSUM_GOOD) && (checked.contains(RxFlags::IPV4_CHECKSUM_GOOD) || header().is_some_and(sums_up))
+}
+
+/// Whether the words of an IPv4 header add up to what RFC 1071 asks for, in whatever order their bytes are.
+#[inline]
+fn sums_up(header: &[u8; IPV4_HEADER_LEN]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    (sum >> 16) + (sum & 0xffff) == 0xffff
+}
+
 /// Reads a frame without a tag, if it is what nearly all are that come for connections: a whole IPv4 packet without options, for this station,
-/// whose checksums the NIC has found right. Returns the sender's address, which nobody has looked at, and the segment. `None` for everything
-/// else: then [`parse`] says what it is.
+/// and [intact](is_intact). Returns the sender's address, which nobody has looked at, and the segment. `None` for everything else: then [`parse`]
+/// says what it is.
 #[inline]
 pub(super) fn parse_usual<'p>(interface: &Interface, frame: &'p [u8], checked: RxFlags) -> Option<(Ipv4Addr, Segment<'p>)> {
     const HEADERS: usize = ETHERNET_HEADER_LEN + IPV4_HEADER_LEN;
@@ -40,7 +58,7 @@ pub(super) fn parse_usual<'p>(interface: &Interface, frame: &'p [u8], checked: R
     const USUAL: [u8; 3] = [0x08, 0x00, 0x45];
     let IpAddr::V4(own) = interface.address().address() else { return None };
     let head: &[u8; HEADERS] = frame.first_chunk()?;
-    let usual = checked.contains(RxFlags::IPV4_CHECKSUM_GOOD.union(RxFlags::L4_CHECKSUM_GOOD))
+    let usual = is_intact(frame, checked)
         && head[..6] == interface.mac().0
         && head[12..15] == USUAL
         // No fragment: neither more of them nor an offset.
@@ -196,8 +214,14 @@ mod tests {
         let (peer, segment) = parse_usual(&v4(), &whole, good).expect("a usual frame");
         assert_eq!(parse(&v4(), &whole, good), Some(Arrival::Segment { station: PEER, peer: peer.into(), segment }));
         assert_eq!(segment.payload, b"abc");
-        for checked in [RxFlags::empty(), RxFlags::IPV4_CHECKSUM_GOOD, RxFlags::L4_CHECKSUM_GOOD] {
+        for checked in [RxFlags::empty(), RxFlags::IPV4_CHECKSUM_GOOD] {
             assert_eq!(parse_usual(&v4(), &whole, checked), None, "what the NIC has not checked");
+        }
+        assert_eq!(parse_usual(&v4(), &whole, RxFlags::L4_CHECKSUM_GOOD), Some((peer, segment)), "the IP header is checked here");
+        for at in 14..34 {
+            let mut other = whole.clone();
+            other[at] ^= 0x20;
+            assert_eq!(parse_usual(&v4(), &other, RxFlags::L4_CHECKSUM_GOOD), None, "byte {at}");
         }
         assert_eq!(parse_usual(&v6(), &tcp_v6(b"abc"), good), None);
         // Another station, type, header length, fragment, protocol, address; lengths behind the frame's end, and before the header's.
@@ -251,6 +275,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_header_s_sum_is_the_rfc_s(mut header: [u8; 20], filled: bool) {
+            if filled {
+                header[0] = 0x45;
+                crate::net::fill_ipv4_header(&mut header, 0);
+            }
+            prop_assert_eq!(sums_up(&header), smoltcp::wire::checksum::data(&header) == 0xffff);
+        }
+
         #[test]
         fn no_frame_makes_it_panic(at in 0..100_usize, with in proptest::collection::vec(any::<u8>(), 0..8), cut in 0..120_usize) {
             let mut quoted = Vec::new();

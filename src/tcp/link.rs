@@ -1,13 +1,15 @@
 //! One connection of a stack: the engine, what it sends from, and the way to its peer.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::connection::{Connection, Outgoing, State};
 use super::error::SocketError;
 use super::extent::Content;
 use super::file::SharedFile;
-use super::frame::{Outbox, Path};
+use super::frame::Outbox;
+use super::path::Path;
 use super::report::StackReport;
 use crate::file::WindowCache;
 use crate::send::CopyReason;
@@ -63,9 +65,9 @@ impl Link {
         }
     }
 
-    /// The next segment to be sent, after what was acknowledged is given up.
-    pub fn poll(&mut self, windows: &mut WindowCache, report: &mut StackReport, now: Duration) -> Option<Outgoing> {
-        self.settle(windows, report, now);
+    /// The next segment to be sent.
+    #[inline]
+    pub fn poll(&mut self, windows: &mut WindowCache, now: Duration) -> Option<Outgoing> {
         let outgoing = self.engine.poll(now);
         if self.ends && outgoing.is_some() && self.trouble.is_none() {
             self.ends = false;
@@ -79,13 +81,24 @@ impl Link {
 
     /// A file that changed or is about to, among those that the next segment is of. Without a lease, size and times are looked at now and then,
     /// and before the last byte goes out: afterwards the peer would take what it has for the whole.
+    #[inline]
     pub fn disturbance(&self) -> Option<(SharedFile, &'static str)> {
         let unsent = self.engine.unsent();
         if unsent == 0 {
             return None;
         }
         let sent = self.engine.offered() - unsent;
-        self.outbox.extents.parts(sent..sent + MOST_SEGMENT).find_map(|part| {
+        let next = sent..sent + MOST_SEGMENT;
+        if let Some((file, offset)) = self.outbox.held.file_of(&next)
+            && offset / LOOK == (offset + MOST_SEGMENT) / LOOK
+        {
+            return file.disturbed().map(|how| (file.clone(), how));
+        }
+        self.disturbance_in(next)
+    }
+
+    fn disturbance_in(&self, range: Range<u64>) -> Option<(SharedFile, &'static str)> {
+        self.outbox.extents.parts(range).find_map(|part| {
             let Content::File(file, offset) = part.content else { return None };
             if part.len == part.rest || offset / LOOK != (offset + part.len) / LOOK {
                 file.look();
@@ -94,8 +107,9 @@ impl Link {
         })
     }
 
-    /// Gives up what was acknowledged.
-    fn settle(&mut self, windows: &mut WindowCache, report: &mut StackReport, now: Duration) {
+    /// Gives up what was acknowledged. Before each turn of [polls](Self::poll).
+    #[inline]
+    pub fn settle(&mut self, windows: &mut WindowCache, report: &mut StackReport, now: Duration) {
         let acknowledged = self.engine.acknowledged();
         if acknowledged > self.acknowledged {
             report.acknowledged += acknowledged - self.acknowledged;

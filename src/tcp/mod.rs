@@ -67,6 +67,7 @@ pub mod seq;
 pub mod socket;
 pub mod stack;
 
+mod acks;
 mod alarms;
 mod connections;
 mod extent;
@@ -76,9 +77,11 @@ mod inbound;
 mod link;
 mod nanos;
 mod pacing;
+mod path;
 mod rack;
 mod receive_buffer;
 mod scoreboard;
+mod shape;
 mod table;
 mod transmit;
 

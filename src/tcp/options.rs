@@ -25,6 +25,11 @@ pub struct Timestamps {
     pub echo: u32,
 }
 
+impl Timestamps {
+    /// The bytes that the option takes, aligned as it is.
+    pub(super) const OPTION_LEN: usize = 12;
+}
+
 /// The blocks of a SACK option (RFC 2018 3), at most four: each from a number up to, and without, another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SackBlocks {
@@ -51,6 +56,12 @@ impl SackBlocks {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The bytes that an option with so many blocks takes, aligned as it is.
+    #[inline]
+    pub(super) fn option_len(blocks: usize) -> usize {
+        if blocks == 0 { 0 } else { 4 + 8 * blocks }
     }
 
     /// How many fit beside timestamps, or without.
@@ -136,14 +147,11 @@ impl TcpOptions {
         }
         // The SACK-permitted option takes the place of the two NOPs before the timestamps.
         if self.timestamps.is_some() {
-            len += 12;
+            len += Timestamps::OPTION_LEN;
         } else if self.sack_permitted {
             len += 4;
         }
-        if !self.sack.is_empty() {
-            len += 4 + 8 * usize::from(self.sack.len);
-        }
-        len
+        len + SackBlocks::option_len(self.sack.len.into())
     }
 
     /// Whether there are none.
@@ -156,7 +164,22 @@ impl TcpOptions {
     ///
     /// # Panics
     /// When `out` is shorter.
+    #[inline]
     pub fn emit(&self, out: &mut [u8]) -> usize {
+        // What nearly every segment has.
+        if let (Some(Timestamps { value, echo }), None, None, false, true) =
+            (self.timestamps, self.mss, self.window_scale, self.sack_permitted, self.sack.is_empty())
+        {
+            let head = u32::from_be_bytes([NO_OPERATION, NO_OPERATION, TIMESTAMPS, 10]);
+            for (place, word) in out[..Timestamps::OPTION_LEN].as_chunks_mut::<4>().0.iter_mut().zip([head, value, echo]) {
+                *place = word.to_be_bytes();
+            }
+            return Timestamps::OPTION_LEN;
+        }
+        self.emit_any(out)
+    }
+
+    fn emit_any(&self, out: &mut [u8]) -> usize {
         let mut at = 0;
         let mut put = |bytes: &[u8]| {
             out[at..at + bytes.len()].copy_from_slice(bytes);

@@ -86,7 +86,13 @@ impl ReceiveBuffer {
     /// Whether there is something to report in a SACK option.
     #[inline]
     pub fn wants_sack(&self) -> bool {
-        !self.chunks.is_empty() || self.duplicate.is_some()
+        self.sack_blocks() > 0
+    }
+
+    /// How many blocks there are to report.
+    #[inline]
+    pub fn sack_blocks(&self) -> usize {
+        self.chunks.len() + usize::from(self.duplicate.is_some())
     }
 
     /// The bytes of the heap that it holds.

@@ -1,8 +1,8 @@
-//! TCP headers, read and written. The fixed part is smoltcp's; the options are [ours](super::options), as smoltcp writes no SACK blocks
+//! TCP headers, read and written. The fixed part is read by smoltcp; the options are [ours](super::options), as smoltcp writes no SACK blocks
 //! beside timestamps and refuses a segment for an option that it does not like.
 
 use bitflags::bitflags;
-use smoltcp::wire::{TcpPacket, TcpSeqNumber};
+use smoltcp::wire::TcpPacket;
 
 use super::{Seq, TcpOptions};
 
@@ -64,19 +64,18 @@ impl TcpHeader {
     ///
     /// # Panics
     /// When `out` is shorter.
+    #[inline]
     pub fn emit(&self, out: &mut [u8]) -> usize {
         let len = self.len();
         let out = &mut out[..len];
-        out[..TCP_HEADER_LEN].fill(0);
+        let word = |words: [u16; 2]| u32::from(words[0]) << 16 | u32::from(words[1]);
+        // The data offset counts words of 4 bytes, and stands in the upper half of its byte.
+        let control = u16::from_be_bytes([(len as u8) << 2, self.flags.bits()]);
+        let words = [word([self.source_port, self.destination_port]), self.seq.0, self.ack.0, word([control, self.window]), 0];
+        for (place, word) in out.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+            *place = word.to_be_bytes();
+        }
         self.options.emit(&mut out[TCP_HEADER_LEN..]);
-        let mut packet = TcpPacket::new_unchecked(&mut *out);
-        packet.set_src_port(self.source_port);
-        packet.set_dst_port(self.destination_port);
-        packet.set_seq_number(TcpSeqNumber(self.seq.0 as i32));
-        packet.set_ack_number(TcpSeqNumber(self.ack.0 as i32));
-        packet.set_header_len(len as u8);
-        packet.set_window_len(self.window);
-        out[13] = self.flags.bits();
         len
     }
 }

@@ -135,8 +135,10 @@ impl Socket {
             0 => link.error().map_or(Ok(Available::NotYet), Err)?,
             len => Available::Bytes(len),
         };
-        // What was read makes room in the window, which the peer may have to be told.
-        stack.connections.wake(self.name);
+        if let Available::Bytes(_) = available {
+            // What was read makes room in the window, which the peer may have to be told.
+            stack.connections.wake(self.name);
+        }
         Ok(available)
     }
 

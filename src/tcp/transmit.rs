@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use hal::Burst;
 
-use super::frame::{BuildError, Busy, Path, Planned};
+use super::frame::{BuildError, Busy, Planned};
+use super::path::Path;
 use super::segment::TcpHeader;
 use super::stack::Stack;
 use super::table::Name;
@@ -87,15 +88,20 @@ impl Stack {
         self.account(posted, now);
         // What found no room is planned again, in the same order.
         self.blocked = posted < self.frames.len() && unreadable.is_none();
-        for frame in self.frames.drain(posted..).rev() {
-            self.unsent.push_front(frame.into_unsent());
-        }
+        self.put_back(posted);
         self.frames.clear();
         if let Some((file, error)) = unreadable {
             file.set_changed();
             self.leave(&file, &format!("it could not be read: {error}"));
         }
         if posted == 0 { self.stuck() } else { Ok(posted) }
+    }
+
+    /// The frames from `first` on are planned anew, in the same order.
+    fn put_back(&mut self, first: usize) {
+        for frame in self.frames.drain(first..).rev() {
+            self.unsent.push_front(frame.into_unsent());
+        }
     }
 
     /// Nothing was posted. That is all right as long as it can be otherwise some time.
@@ -122,15 +128,17 @@ impl Stack {
     /// Plans frames until there are enough for a burst, or nobody has anything to send.
     fn plan(&mut self, now: Duration) {
         while self.frames.len() < self.burst_limit {
-            let Some(unsent) = self.unsent.pop_front() else {
-                if self.collect(now) {
-                    continue;
-                }
-                return;
+            let planned = match self.unsent.pop_front() {
+                Some(unsent) => self.plan_one(unsent).map(|()| true),
+                None => self.collect(now),
             };
-            if let Err(Busy) = self.plan_one(unsent) {
-                self.blocked = self.frames.is_empty();
-                return;
+            match planned {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(Busy) => {
+                    self.blocked = self.frames.is_empty();
+                    return;
+                }
             }
         }
     }
@@ -159,48 +167,58 @@ impl Stack {
             }
         };
         let Unsent { mss, again, .. } = unsent;
-        let frame = Frame { origin: unsent.origin.clone(), planned, mss, again };
-        let len = frame.planned.payload.end - unsent.payload.start;
-        unsent.payload.start = frame.planned.payload.end;
-        if unsent.payload.start < unsent.payload.end {
-            unsent.header.seq = unsent.header.seq + len;
+        let end = planned.payload.end;
+        if end < unsent.payload.end {
+            let origin = unsent.origin.clone();
+            unsent.header.seq = unsent.header.seq + (end - unsent.payload.start);
+            unsent.payload.start = end;
             self.unsent.push_front(unsent);
+            self.frames.push(Frame { origin, planned, mss, again });
+        } else {
+            self.frames.push(Frame { origin: unsent.origin, planned, mss, again });
         }
-        self.frames.push(frame);
         Ok(())
     }
 
-    /// Takes segments from whoever has some. Whether there were any, or there may be more.
-    fn collect(&mut self, now: Duration) -> bool {
+    /// Takes segments from whoever has some, and plans them. Whether there were any, or there may be more.
+    fn collect(&mut self, now: Duration) -> Result<bool, Busy> {
         if let Some((path, header)) = self.connections.replies.pop_front() {
-            self.unsent.push_back(Unsent { origin: Origin::Bare(path), header, payload: 0..0, mss: 1, again: false });
-            return true;
+            self.plan_one(Unsent { origin: Origin::Bare(path), header, payload: 0..0, mss: 1, again: false })?;
+            return Ok(true);
         }
-        let Some(name) = self.connections.ready.pop_front() else { return false };
-        let Some(link) = self.connections.table.get_mut(name) else { return true };
+        let Some(name) = self.connections.ready.pop_front() else { return Ok(false) };
+        let Some(link) = self.connections.table.get_mut(name) else { return Ok(true) };
         link.queued = false;
         if link.path.is_none() && !link.engine.is_closed() {
             // Its next hop is asked for.
-            return true;
+            return Ok(true);
         }
+        link.settle(&mut self.port.windows, &mut self.connections.report, now);
+        let mut planned = Ok(());
         for _ in 0..TURN {
+            let Some(link) = self.connections.table.get_mut(name) else { return Ok(true) };
             if let Some((file, how)) = link.disturbance() {
                 self.leave(&file, how);
-                self.connections.wake(name);
-                return true;
+                // What was planned of it is no longer in a window.
+                self.put_back(0);
+                break;
             }
-            let Some(outgoing) = link.poll(&mut self.port.windows, &mut self.connections.report, now) else {
+            let Some(outgoing) = link.poll(&mut self.port.windows, now) else {
                 self.connections.rest(name);
-                return true;
+                return Ok(true);
             };
             let origin = match &link.path {
                 Some(path) if outgoing.payload.is_empty() => Origin::Bare(path.clone()),
                 _ => Origin::Link(name),
             };
             let (header, payload, mss, again) = (outgoing.header, outgoing.payload, outgoing.mss, outgoing.retransmission);
-            self.unsent.push_back(Unsent { origin, header, payload, mss, again });
+            planned = self.plan_one(Unsent { origin, header, payload, mss, again });
+            // What is left of it goes first, then those who wait.
+            if planned.is_err() || !self.unsent.is_empty() || self.frames.len() >= self.burst_limit {
+                break;
+            }
         }
         self.connections.wake(name);
-        true
+        planned.map(|()| true)
     }
 }

@@ -315,6 +315,12 @@ impl Connection {
         self.offered - self.next.saturating_sub(1).min(self.offered)
     }
 
+    /// The number behind all that was sent.
+    #[inline]
+    pub(super) fn sent_upto(&self) -> Seq {
+        self.iss + self.next
+    }
+
     /// The state.
     #[inline]
     pub fn state(&self) -> State {
@@ -345,6 +351,12 @@ impl Connection {
     /// When [`poll`](Self::poll) may have something to send without anything else happening. `None`: never.
     pub fn deadline(&self) -> Option<Duration> {
         self.timers.first().map(Nanos::duration)
+    }
+
+    /// Whether the [`deadline`](Self::deadline) may be before `at`. Cheaper than to ask for it.
+    #[inline]
+    pub(super) fn may_be_due_before(&self, at: Duration) -> bool {
+        self.timers.soonest() < Nanos::of(at)
     }
 
     /// The path takes segments of `mss` bytes, without any header, at most: what an ICMP message said, less the headers. Only smaller values

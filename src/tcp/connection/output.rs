@@ -16,7 +16,7 @@ impl Connection {
         if let Some(header) = self.reset.take() {
             return Some(self.control(header, false));
         }
-        if self.timers.first().is_some_and(|at| at <= now) {
+        if self.timers.may_have_passed(now) {
             self.expire(now);
             if let Some(header) = self.reset.take() {
                 return Some(self.control(header, false));
@@ -142,14 +142,11 @@ impl Connection {
         if waiting == 0 && !fin {
             return None;
         }
-        let options = self.options(now);
-        let mss = self.payload_mss(&options);
+        let mss = u64::from(self.mss) - self.options_len() as u64;
         let window = (self.una + self.window).saturating_sub(self.next);
         let usable = room.min(window);
-        let pace = self.pace();
-        let goal = self.burst(pace, mss);
         let wanted = waiting + u64::from(fin);
-        if usable < wanted.min(mss) || (usable < wanted && self.should_defer(usable, goal, mss, in_flight)) {
+        if usable < wanted.min(mss) || (usable < wanted && self.should_defer(usable, mss, in_flight)) {
             if room <= window {
                 self.limited_until = self.next;
             }
@@ -166,7 +163,8 @@ impl Connection {
         if self.must_wait(now) {
             return None;
         }
-        let mut len = waiting.min(usable).min(goal);
+        let pace = self.pace();
+        let mut len = waiting.min(usable).min(self.burst(pace, mss));
         if len < waiting && len > mss {
             len -= len % mss;
         }
@@ -188,15 +186,19 @@ impl Connection {
         if with_fin {
             self.state = if self.state == State::CloseWait { State::LastAck } else { State::FinWait1 };
         }
+        let options = self.options(now);
         Some(self.data(range, mss, options, pace, false, now))
     }
 
     /// Whether to wait for more room, so that a burst becomes larger: as long as something is under way an ACK will make room. A quarter of
     /// a window is enough to keep the path full. What was begun is finished: then all of the window is used.
     #[inline]
-    fn should_defer(&self, usable: u64, goal: u64, mss: u64, in_flight: u64) -> bool {
-        let enough = goal.min(self.congestion.window().min(self.largest_window) / 4).max(mss);
-        usable < enough && in_flight > 0 && !(self.filling && usable >= mss)
+    fn should_defer(&self, usable: u64, mss: u64, in_flight: u64) -> bool {
+        if in_flight == 0 || (self.filling && usable >= mss) {
+            return false;
+        }
+        let quarter = self.congestion.window().min(self.largest_window) / 4;
+        usable < quarter.max(mss) && usable < self.burst(self.pace(), mss)
     }
 
     /// Something new if there is and the peer's window allows, else the last segment again (RFC 8985 7.3).
@@ -301,6 +303,13 @@ impl Connection {
             window: if acknowledges { self.announce_window() } else { 0 },
             options,
         }
+    }
+
+    /// The bytes of the options of everything but a SYN.
+    #[inline]
+    fn options_len(&self) -> usize {
+        let blocks = if self.sack_permitted { self.received.sack_blocks().min(SackBlocks::room(self.timestamps)) } else { 0 };
+        SackBlocks::option_len(blocks) + if self.timestamps { Timestamps::OPTION_LEN } else { 0 }
     }
 
     /// The options of everything but a SYN.

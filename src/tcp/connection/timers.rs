@@ -1,5 +1,7 @@
 //! The time-outs of a connection.
 
+use std::fmt;
+
 use super::{Connection, Recovery, State, TcpError};
 use crate::tcp::nanos::Nanos;
 use crate::tcp::rtt;
@@ -31,47 +33,75 @@ const COUNT: usize = Timer::Idle as usize + 1;
 const OFF: Nanos = Nanos::MAX;
 
 /// When each time-out passes.
-#[derive(Clone, Debug)]
-pub(super) struct Timers([Nanos; COUNT]);
+#[derive(Clone)]
+pub(super) struct Timers {
+    at: [Nanos; COUNT],
+    /// None passes before: most are put off again and again, and only the first has to be looked at.
+    soonest: Nanos,
+}
 
 impl Timers {
     pub fn new() -> Self {
-        Self([OFF; COUNT])
+        Self { at: [OFF; COUNT], soonest: OFF }
     }
 
     #[inline]
     pub fn set(&mut self, timer: Timer, at: Nanos) {
-        self.0[timer as usize] = at;
+        self.at[timer as usize] = at;
+        self.soonest = self.soonest.min(at);
     }
 
     #[inline]
     pub fn clear(&mut self, timer: Timer) {
-        self.0[timer as usize] = OFF;
+        self.at[timer as usize] = OFF;
     }
 
     #[inline]
     pub fn is_set(&self, timer: Timer) -> bool {
-        self.0[timer as usize] != OFF
+        self.at[timer as usize] != OFF
     }
 
     #[inline]
     pub fn at(&self, timer: Timer) -> Nanos {
-        self.0[timer as usize]
+        self.at[timer as usize]
     }
 
     /// The first to pass.
     pub fn first(&self) -> Option<Nanos> {
-        self.0.iter().min().copied().filter(|&at| at != OFF)
+        self.at.iter().min().copied().filter(|&at| at != OFF)
+    }
+
+    /// None passes before this.
+    #[inline]
+    pub fn soonest(&self) -> Nanos {
+        self.soonest
+    }
+
+    /// Whether one may have passed.
+    #[inline]
+    pub fn may_have_passed(&self, now: Nanos) -> bool {
+        self.soonest <= now
+    }
+
+    /// Those that have passed are taken: looks for the first of the others.
+    fn settle(&mut self) {
+        self.soonest = self.first().unwrap_or(OFF);
     }
 
     /// Whether it has passed. It is cleared then.
     #[inline]
     fn take(&mut self, timer: Timer, now: Nanos) -> bool {
-        let passed = self.0[timer as usize] <= now;
+        let passed = self.at[timer as usize] <= now;
         if passed {
             self.clear(timer);
         }
         passed
+    }
+}
+
+impl fmt::Debug for Timers {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Timers").field(&self.at).finish()
     }
 }
 
@@ -88,6 +118,11 @@ const PROBE_SLACK: Nanos = Nanos::from_millis(10);
 impl Connection {
     /// Does what is due. Segments that it asks for are sent by what follows in `poll`.
     pub(super) fn expire(&mut self, now: Nanos) {
+        self.take_passed(now);
+        self.timers.settle();
+    }
+
+    fn take_passed(&mut self, now: Nanos) {
         if self.timers.take(Timer::Idle, now) {
             self.idle_passed(now);
         }
