@@ -29,6 +29,7 @@ pub fn count(valgrind: &Path, case: &str, size: usize) -> u64 {
         .output()
         .expect("valgrind runs");
     let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{case} with {size}: {text}");
     let collected = text.lines().find_map(|line| line.split("Collected :").nth(1)).and_then(|figure| figure.trim().parse().ok());
     collected.unwrap_or_else(|| panic!("valgrind did not count: {text}"))
 }

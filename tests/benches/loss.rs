@@ -8,9 +8,8 @@
 //! Both send to a socket of Linux, each in a network of its own, at the same time, so that both have the same machine. The seed decides which
 //! frames are lost: the first, the hundredth, whatever is in them. It needs root.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hw_sim::wire::Impairment;
@@ -76,7 +75,6 @@ fn linux(seed: u64, time: Duration) -> f64 {
     let listener = listen(&network);
     let target = listener.local_addr().expect("its address");
     let _cable = Cable::between([other.plug(), network.plug()], path(), seed);
-    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             other.enter();
@@ -84,11 +82,9 @@ fn linux(seed: u64, time: Duration) -> f64 {
             rustix::net::sockopt::set_tcp_congestion(&socket, "cubic").expect("the kernel has CUBIC");
             let zeros = [0; 1 << 16];
             // It ends with the receiver.
-            while !over.load(Ordering::Relaxed) && std::io::Write::write_all(&mut socket, &zeros).is_ok() {}
+            while socket.write_all(&zeros).is_ok() {}
         });
-        let rate = rate(&listener, time);
-        over.store(true, Ordering::Relaxed);
-        rate
+        rate(&listener, time)
     })
 }
 

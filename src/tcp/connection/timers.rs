@@ -111,8 +111,9 @@ const SYN_RETRIES: u8 = 6;
 const SYN_ACK_RETRIES: u8 = 5;
 /// The most that a tail loss probe waits for a delayed ACK (RFC 8985 7.2).
 const DELAYED_ACK: Nanos = Nanos::from_millis(200);
-/// What a probe waits at least beyond two round trips: a poll, an interrupt that is moderated.
-const PROBE_SLACK: Nanos = Nanos::from_millis(2);
+/// What a probe waits at least beyond two round trips: a poll, an interrupt that is moderated, a receiver whose program has to read before it
+/// acknowledges (5 ms were seen on a busy host, where the round trip was 0.1 ms). Linux has two ticks, 2 to 20 ms.
+const PROBE_SLACK: Nanos = Nanos::from_millis(10);
 
 impl Connection {
     /// Does what is due. Segments that it asks for are sent by what follows in `poll`.

@@ -29,8 +29,8 @@ fn a_burst_is_as_long_as_allowed() {
 #[test]
 fn a_lost_tail_is_probed_before_the_timeout() {
     let (mut script, _) = sending(plain(), 5_000);
-    // Two round trips of 100 ms, and 2 ms.
-    assert_eq!(script.wait(), 202);
+    // Two round trips of 100 ms, and 10 ms.
+    assert_eq!(script.wait(), 210);
     assert_eq!(script.sent_data(), ["P. 4001:5001 ack 1 again"]);
     // Its ACK shows the hole, which is repaired at once, and the window is reduced.
     script.after(100).receive(". 1:1 ack 1 sack 4001:5001");
@@ -38,6 +38,21 @@ fn a_lost_tail_is_probed_before_the_timeout() {
     assert_eq!(script.sent_data(), [". 1:2001 ack 1 again"]);
     script.after(100).receive(". 1:1 ack 2001 sack 4001:5001");
     assert_eq!(script.sent_data(), [". 2001:4001 ack 1 again"]);
+}
+
+#[test]
+fn an_ack_that_is_late_by_more_than_two_short_round_trips_is_waited_for() {
+    let mut script = Script::listening(plain(), "S 0:1 win 60000 mss 1000 sackok");
+    script.sent();
+    script.after(1).receive(". 1:1 ack 1 win 60000");
+    script.connection.offer(3_000).unwrap();
+    assert_eq!(script.sent_data(), ["P. 1:3001 ack 1"]);
+    // The receiver's program was not there to read, on a network of 1 ms.
+    script.after(9);
+    assert_eq!(script.sent_data(), [""; 0]);
+    script.receive(". 1:1 ack 3001");
+    assert_eq!(script.sent_data(), [""; 0]);
+    assert_eq!(script.connection.acknowledged(), 3000);
 }
 
 #[test]
