@@ -6,14 +6,12 @@
 //! | [`vm`] | a guest kernel with an IOMMU and VFIO, for one command |
 //! | [`model`] | devices in this process, that misbehave on demand |
 //! | [`wire`] | the other end of the rig's cable, and an independent checker of frames |
-//! | [`random`] | numbers by a seed
 //! | [`install`] | finds the programs that the rig starts, and installs a missing one |
 
 #![deny(unsafe_code)]
 
 pub mod install;
 pub mod model;
-pub mod random;
 pub mod rig;
 pub mod vm;
 pub mod wire;

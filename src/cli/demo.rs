@@ -1,7 +1,7 @@
 //! `pagewire demo`: a real file through the simulated NIC, checked frame by frame; then by TCP.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -183,21 +183,15 @@ fn rows(figures: &Figures<'_>) -> Vec<(&'static str, String)> {
 /// A file of random bytes that is removed in the end.
 fn make_file() -> io::Result<tempfile::TempPath> {
     let file = tempfile::Builder::new().prefix("pagewire-demo-").suffix(".bin").tempfile()?;
-    let mut out = BufWriter::new(file.as_file());
-    // xorshift64*: as good as random for this, and quick.
-    let mut state = std::process::id() as u64 | 1 << 40;
+    let mut out = file.as_file();
+    let mut block = [0; 64 << 10];
     let mut left = MADE;
     while left > 0 {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        let bytes = state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes();
-        let len = left.min(8);
-        out.write_all(&bytes[..len])?;
-        left -= len;
+        let part = &mut block[..left.min(64 << 10)];
+        fastrand::fill(part);
+        out.write_all(part)?;
+        left -= part.len();
     }
-    out.flush()?;
-    drop(out);
     // Closed, since a file that is open for writing has no lease.
     Ok(file.into_temp_path())
 }

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use crate::random::Random;
+use fastrand::Rng;
 
 /// What a path does to packets. Chances are in millionths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Impairment {
 #[derive(Debug)]
 pub struct Path {
     impairment: Impairment,
-    random: Random,
+    random: Rng,
     /// By their time and their order.
     under_way: BinaryHeap<Reverse<(Duration, u64, Vec<u8>)>>,
     order: u64,
@@ -43,7 +43,7 @@ impl Path {
     /// A path. The same packets in the same order meet the same fate for the same `seed`.
     pub fn new(impairment: Impairment, seed: u64) -> Self {
         let (under_way, order, free_at, lost, carried) = Default::default();
-        Self { impairment, random: Random(seed), under_way, order, free_at, lost, carried }
+        Self { impairment, random: Rng::with_seed(seed), under_way, order, free_at, lost, carried }
     }
 
     /// A packet enters.
@@ -52,7 +52,7 @@ impl Path {
         self.carried += 1;
         let leaves = self.leaves(packet.len() as u64, now);
         // Drawn for each, so that the fate of one does not depend on that of others.
-        let (lost, twice) = (self.random.chance(loss), self.random.chance(duplication));
+        let (lost, twice) = (self.happens(loss), self.happens(duplication));
         let late = [self.late(), self.late()];
         let Some(leaves) = leaves.filter(|_| !lost) else {
             self.lost += 1;
@@ -78,9 +78,14 @@ impl Path {
         Some(self.free_at)
     }
 
+    /// True so many times in a million.
+    fn happens(&mut self, millionths: u64) -> bool {
+        self.random.u64(..1_000_000) < millionths
+    }
+
     fn late(&mut self) -> Duration {
         let jitter = self.impairment.jitter.as_nanos() as u64;
-        Duration::from_nanos(if jitter > 0 { self.random.below(jitter) } else { 0 })
+        Duration::from_nanos(if jitter > 0 { self.random.u64(..jitter) } else { 0 })
     }
 
     fn enqueue(&mut self, packet: Vec<u8>, at: Duration) {

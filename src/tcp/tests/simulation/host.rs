@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hw_sim::random::Random;
+use fastrand::Rng;
 
 use super::super::{content, isn, segments};
 use crate::tcp::*;
@@ -30,7 +30,7 @@ pub struct Host {
     /// Bytes a millisecond that it reads, and the reads it owes; 0 reads all at once.
     reading: u64,
     read_at: Duration,
-    random: Random,
+    random: Rng,
     isn: u32,
     /// When it sent or was waiting for nothing last, and the time-outs in a row since then.
     last: Duration,
@@ -45,8 +45,15 @@ pub struct Host {
 
 impl Host {
     pub fn new(connection: Option<Connection>, config: TcpConfig, to_send: u64, expected: u64, seed: u64) -> Self {
-        let mut random = Random(seed);
-        let isn = random.pick(&[0, 1, u32::MAX, u32::MAX - 2000, 0x7fff_ffff, random.0 as u32]);
+        let mut random = Rng::with_seed(seed);
+        let isn = match random.u8(..6) {
+            0 => 0,
+            1 => 1,
+            2 => u32::MAX,
+            3 => u32::MAX - 2000,
+            4 => 0x7fff_ffff,
+            _ => random.u32(..),
+        };
         Self {
             connection,
             config,
@@ -87,7 +94,7 @@ impl Host {
         let Some(connection) = &mut self.connection else { return };
         if connection.state() != State::SynSent && !connection.is_closed() {
             if self.to_send > 0 && connection.unsent() < 100_000 {
-                let piece = self.to_send.min(1 + self.random.below(300_000));
+                let piece = self.to_send.min(1 + self.random.u64(..300_000));
                 connection.offer(piece).unwrap();
                 self.to_send -= piece;
             }

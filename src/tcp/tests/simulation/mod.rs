@@ -7,7 +7,7 @@ mod receiver;
 
 use std::time::Duration;
 
-use hw_sim::random::Random;
+use fastrand::Rng;
 
 use super::ms;
 use crate::tcp::*;
@@ -50,28 +50,33 @@ fn run(left: &mut dyn Station, right: &mut dyn Station, wires: &mut [Wire; 2], l
     }
 }
 
+/// One of some.
+fn pick<T: Copy>(random: &mut Rng, of: &[T]) -> T {
+    of[random.usize(..of.len())]
+}
+
 /// A path and a configuration for a seed. The path loses `loss` millionths.
-fn draw(seed: u64, loss: u64) -> (Path, TcpConfig, Random) {
-    let mut random = Random(seed);
-    let delay = Duration::from_micros(random.pick(&[1_000, 5_000, 20_000, 50_000, 100_000, 200_000]));
+fn draw(seed: u64, loss: u64) -> (Path, TcpConfig, Rng) {
+    let mut random = Rng::with_seed(seed);
+    let delay = Duration::from_micros(pick(&mut random, &[1_000, 5_000, 20_000, 50_000, 100_000, 200_000]));
     let path = Path {
         delay,
-        jitter: random.pick(&[Duration::ZERO, Duration::ZERO, delay / 8, delay]),
+        jitter: pick(&mut random, &[Duration::ZERO, Duration::ZERO, delay / 8, delay]),
         loss,
-        duplication: random.pick(&[0, 0, 10_000]),
-        corruption: random.pick(&[0, 0, 5_000]),
-        rate: random.pick(&[0, 0, 1_250_000, 12_500_000]),
-        queue: random.pick(&[40_000, 400_000]),
+        duplication: pick(&mut random, &[0, 0, 10_000]),
+        corruption: pick(&mut random, &[0, 0, 5_000]),
+        rate: pick(&mut random, &[0, 0, 1_250_000, 12_500_000]),
+        queue: pick(&mut random, &[40_000, 400_000]),
     };
     let config = TcpConfig {
-        mss: random.pick(&[1460, 1460, 536, 8960]),
-        window: random.pick(&[65_535, 16_384, 300_000, 2_000_000]),
-        congestion: random.pick(&[Congestion::Cubic, Congestion::Reno]),
+        mss: pick(&mut random, &[1460, 1460, 536, 8960]),
+        window: pick(&mut random, &[65_535, 16_384, 300_000, 2_000_000]),
+        congestion: pick(&mut random, &[Congestion::Cubic, Congestion::Reno]),
         idle_timeout: None,
-        pacing: random.chance(700_000),
-        max_burst: random.pick(&[65_160, 0, 20_000]),
-        timestamps: random.chance(700_000),
-        sack: random.chance(800_000),
+        pacing: random.f64() < 0.7,
+        max_burst: pick(&mut random, &[65_160, 0, 20_000]),
+        timestamps: random.f64() < 0.7,
+        sack: random.f64() < 0.8,
         ..TcpConfig::default()
     };
     (path, config, random)
@@ -86,9 +91,9 @@ fn longest_round_trip(path: &Path) -> Duration {
 /// Engine to engine, both directions.
 fn engines(seed: u64, loss: u64) {
     let (path, config, mut random) = draw(seed, loss);
-    let (there, back) = (random.below(2_000), random.pick(&[0, 1, 1460, 100_000, 300_000]) + random.below(3000));
+    let (there, back) = (random.u64(..2_000), pick(&mut random, &[0, 1, 1460, 100_000, 300_000]) + random.u64(..3000));
     let server_config = TcpConfig { window: 65_535, mss: 1460, ..config };
-    let mut client = Host::client(config, there, back, seed).reading(random.pick(&[0, 0, 0, 500]));
+    let mut client = Host::client(config, there, back, seed).reading(pick(&mut random, &[0, 0, 0, 500]));
     let mut server = Host::server(server_config, back, there, seed + 1);
     let mut wires = [Wire::new(path, seed + 2), Wire::new(path, seed + 3)];
     run(&mut client, &mut server, &mut wires, Duration::from_secs(3600), seed);
@@ -98,17 +103,17 @@ fn engines(seed: u64, loss: u64) {
 /// Engine to the receiver that is not one.
 fn to_receiver(seed: u64, loss: u64) {
     let (path, config, mut random) = draw(seed, loss);
-    let total = random.pick(&[0, 1, 1460, 50_000, 300_000]) + random.below(3000);
-    let scale = random.pick(&[None, Some(0), Some(2), Some(7)]);
+    let total = pick(&mut random, &[0, 1, 1460, 50_000, 300_000]) + random.u64(..3000);
+    let scale = pick(&mut random, &[None, Some(0), Some(2), Some(7)]);
     let habits = Habits {
-        sack: config.sack && random.chance(900_000),
+        sack: config.sack && random.f64() < 0.9,
         timestamps: config.timestamps,
         scale,
-        mss: random.pick(&[1460, 1460, 536]),
+        mss: pick(&mut random, &[1460, 1460, 536]),
         buffer: u64::from(config.window).min(65_535 << scale.unwrap_or(0)),
-        reading: random.pick(&[0, 0, 0, 1000]),
-        every: random.pick(&[1, 2, 2, 8]),
-        reneging: random.pick(&[0, 0, 0, 10_000]),
+        reading: pick(&mut random, &[0, 0, 0, 1000]),
+        every: pick(&mut random, &[1, 2, 2, 8]),
+        reneging: pick(&mut random, &[0, 0, 0, 10_000]),
     };
     let mut sender = Host::client(config, total, 0, seed);
     let mut receiver = Receiver::new(habits, total, seed + 1);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hw_sim::random::Random;
+use fastrand::Rng;
 use hw_sim::wire::{self, Impairment};
 use smoltcp::wire::{IpAddress, TcpPacket};
 
@@ -25,7 +25,7 @@ pub struct Path {
 pub struct Wire {
     path: wire::Path,
     corruption: u64,
-    random: Random,
+    random: Rng,
 }
 
 const FROM: IpAddress = IpAddress::v4(10, 0, 0, 1);
@@ -37,15 +37,15 @@ impl Wire {
     pub fn new(path: Path, seed: u64) -> Self {
         let Path { delay, jitter, loss, duplication, corruption, rate, queue } = path;
         let impairment = Impairment { delay, jitter, loss, duplication, rate, queue, overhead: OVERHEAD };
-        Self { path: wire::Path::new(impairment, seed), corruption, random: Random(!seed) }
+        Self { path: wire::Path::new(impairment, seed), corruption, random: Rng::with_seed(!seed) }
     }
 
     pub fn send(&mut self, mut bytes: Vec<u8>, now: Duration) {
         if self.corruption > 0 {
             TcpPacket::new_unchecked(&mut bytes[..]).fill_checksum(&FROM, &TO);
         }
-        if self.random.chance(self.corruption) {
-            let bit = self.random.below(8 * bytes.len() as u64) as usize;
+        if self.random.u64(..1_000_000) < self.corruption {
+            let bit = self.random.u64(..8 * bytes.len() as u64) as usize;
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
         self.path.send(bytes, now);

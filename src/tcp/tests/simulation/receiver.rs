@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hw_sim::random::Random;
-
 use etherparse::{TcpHeader as Header, TcpOptionElement, TcpSlice};
+use fastrand::Rng;
 
 use super::super::content;
 use super::host::Station;
@@ -30,7 +29,7 @@ pub struct Habits {
 /// It accepts a connection, receives a stream to its end, answers the FIN with its own.
 pub struct Receiver {
     habits: Habits,
-    random: Random,
+    random: Rng,
     isn: u32,
     peer_isn: Option<u32>,
     /// Positions that have arrived behind `next`: start to end. And the order in which they came.
@@ -56,7 +55,7 @@ impl Receiver {
     pub fn new(habits: Habits, expected: u64, seed: u64) -> Self {
         Self {
             habits,
-            random: Random(seed),
+            random: Rng::with_seed(seed),
             isn: seed as u32 ^ 0xffff_0000,
             peer_isn: None,
             ranges: BTreeMap::new(),
@@ -196,7 +195,7 @@ impl Station for Receiver {
             self.recent = stamp;
         }
         self.insert(start, end);
-        if self.random.chance(self.habits.reneging) {
+        if self.random.u64(..1_000_000) < self.habits.reneging {
             self.ranges.clear();
         }
         self.fin |= self.next == self.expected + 2;
