@@ -26,7 +26,7 @@ pub mod udp;
 pub use error::SendError;
 pub use options::{COPY_BELOW, Framing, Stability, UdpOptions};
 pub use pace::Pacer;
-pub(crate) use port::buffers_of;
+pub(crate) use port::{Audience, buffers_of};
 #[cfg(feature = "smoltcp")]
 pub(crate) use port::push_copied;
 pub use port::{Port, PortConfig};

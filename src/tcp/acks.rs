@@ -41,6 +41,7 @@ impl Connections {
                 return false;
             }
             fields.put(&mut acks.header);
+            self.report.segments += 1;
             return true;
         }
         let mut header = acks.header;
@@ -53,6 +54,7 @@ impl Connections {
             return false;
         }
         (acks.header, acks.limit, acks.waiting) = (header, link.engine.sent_upto(), true);
+        self.report.segments += 1;
         true
     }
 
@@ -76,6 +78,12 @@ impl Connections {
         let Some(link) = self.table.get(name).filter(|link| link.engine.expects(segment)) else { return false };
         self.acks = Some(Acks { name, ends, header, shape: Shape::of(frame), waiting: true, limit: link.engine.sent_upto() });
         true
+    }
+
+    /// Whether the connection that had ACKs last is to have more.
+    pub(super) fn has_acks_to_come(&self) -> bool {
+        let link = self.acks.as_ref().and_then(|acks| self.table.get(acks.name));
+        link.is_some_and(|link| link.engine.has_data_under_way())
     }
 
     /// All that came together is here: what was kept of it is taken.

@@ -13,18 +13,19 @@ const TCP: usize = ETHERNET_HEADER_LEN + IPV4_HEADER_LEN;
 /// So many words are compared: up to the kind of the timestamps.
 const WORDS: usize = 7;
 
-/// The bytes that are the same in each: all but the sender's station, the type of service, the identification, DF, the time to live, checksums, ACK,
-/// PSH and the control bits that nobody looks at, window, urgent pointer and the timestamps themselves.
-const SAME: [u8; 8 * WORDS] = {
-    let mut same = [0xff; 8 * WORDS];
+/// The bytes of these words that are the same in each: all but the sender's station, the type of service, the identification, DF, the time to live,
+/// checksums, ACK, PSH and the control bits that nobody looks at, window and urgent pointer.
+const SAME: [u64; WORDS] = {
+    let mut same = [0; WORDS];
     let mut at = 0;
-    while at < same.len() {
-        same[at] = match at {
+    while at < 8 * WORDS {
+        let byte = match at {
             6..=11 | 15 | 18 | 19 | 22 | 24 | 25 | 42..=45 | 48..=53 => 0,
             20 => 0x3f,
             47 => Flags::FIN.union(Flags::SYN).union(Flags::RST).union(Flags::ACK).bits(),
             _ => 0xff,
         };
+        same[at / 8] |= (byte as u64) << (8 * (at % 8));
         at += 1;
     }
     same
@@ -50,7 +51,8 @@ impl Shape {
     /// The shape of a frame that is [usual](super::inbound::parse_usual) and acknowledges, and does nothing else. `None` where it has other options
     /// than timestamps, or they lie elsewhere.
     pub fn of(frame: &[u8]) -> Option<Self> {
-        let shape = Self(words(frame.first_chunk()?));
+        let known: &[u8; LEN] = frame.first_chunk()?;
+        let shape = Self(std::array::from_fn(|index| word(known, index)));
         shape.fields(frame).filter(|_| frame[TCP + TCP_HEADER_LEN..][..2] == [1, 1] && frame[TCP + 12] >> 4 == 8).map(|_| shape)
     }
 
@@ -58,9 +60,8 @@ impl Shape {
     #[inline]
     pub fn fields(&self, frame: &[u8]) -> Option<Fields> {
         let frame: &[u8; LEN] = frame.first_chunk()?;
-        let words = words(frame);
-        let others = words.iter().zip(self.0).fold(0, |others, (word, own)| others | (word ^ own));
-        if others != 0 || frame[8 * WORDS..][..2] != LAST {
+        // One after the other, in the order of what differs most often: all of them are the same mostly.
+        if !(0..WORDS).rev().all(|index| word(frame, index) == self.0[index]) || frame[8 * WORDS..][..2] != LAST {
             return None;
         }
         let word = |at: usize| u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
@@ -73,13 +74,10 @@ impl Shape {
     }
 }
 
-/// What of a frame has to be the same.
+/// What has to be the same of a word of a frame.
 #[inline(always)]
-fn words(frame: &[u8; LEN]) -> [u64; WORDS] {
-    std::array::from_fn(|index| {
-        let word = |bytes: &[u8]| u64::from_ne_bytes(std::array::from_fn(|byte| bytes[8 * index + byte]));
-        word(frame) & word(&SAME)
-    })
+fn word(frame: &[u8; LEN], index: usize) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|byte| frame[8 * index + byte])) & SAME[index]
 }
 
 impl Fields {
