@@ -5,7 +5,6 @@ use std::time::Duration;
 use hal::receive::RxFlags;
 
 use super::connections::Connections;
-use super::inbound;
 use super::segment::{Segment, TcpHeader};
 use super::seq::Seq;
 use super::shape::Shape;
@@ -31,10 +30,7 @@ impl Connections {
     #[inline]
     pub(super) fn receive_alike(&mut self, frame: &[u8], checked: RxFlags) -> bool {
         let Some(acks) = &mut self.acks else { return false };
-        let Some(fields) = acks.shape.as_ref().and_then(|shape| shape.fields(frame)) else { return false };
-        if !inbound::is_intact(frame, checked) {
-            return false;
-        }
+        let Some(fields) = acks.shape.as_ref().and_then(|shape| shape.fields(frame, checked)) else { return false };
         if acks.waiting {
             let since = acks.header.options.timestamps.map_or(0, |stamps| fields.value.wrapping_sub(stamps.value) as i32);
             if fields.ack.since(acks.header.ack) <= 0 || fields.ack.since(acks.limit) > 0 || since < 0 {
