@@ -5,10 +5,17 @@ mod back_end;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use back_end::{BackEnd, Frames, VERSION_1};
+use hal::MacAddress;
 use hw_sim::wire;
 use hw_sim::wire::check::Protocol;
+use pagewire::device::{self, Device, OpenOptions};
+use pagewire::file::Source;
+use pagewire::net::Interface;
+use pagewire::send::{self, Port, PortConfig, Stop, UdpOptions, UdpSend, Wait};
 use pagewire_tests::command::{Figures, Run, pagewire, run, send, start};
 use pagewire_tests::{content, wait_for};
 
@@ -72,6 +79,39 @@ fn a_file_is_gathered_where_the_back_end_maps_it() {
     content::assert_same(&received, &sent);
     assert_eq!((figures.number("bytes_gathered"), figures.number("bytes_copied")), (400_001, 0));
     assert!(figures.text("stability").starts_with("trust"), "no lease goes with a back end that can write: {}", figures.text("stability"));
+}
+
+/// Eight regions, of which rings and buffers take some: a file that is sent takes the place of the one that was last used before all others.
+#[test]
+fn more_files_than_the_back_end_has_regions_are_all_gathered() {
+    let directory = content::directory();
+    let socket = directory.path().join("socket");
+    let pending = BackEnd::listen(&socket, CSUM);
+    let address = format!("vhost-user:{},files=on", socket.display()).parse().unwrap();
+    let Device { nic, .. } = device::open(&address, OpenOptions::default()).unwrap();
+    let back_end = pending.connected();
+    let interface = Interface::new(nic.mac(), "192.0.2.1/24".parse().unwrap(), None, 1500, None).unwrap();
+    let mut port = Port::new(nic, interface, PortConfig::default()).unwrap();
+    let (mut evicted, mut expected) = (0, Vec::new());
+    for (name, turn) in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 9].into_iter().zip(0..) {
+        let path = directory.path().join(format!("file-{name}"));
+        let sent = content::bytes(100_000, name);
+        if turn < 10 {
+            std::fs::write(&path, &sent).unwrap();
+        }
+        let options = UdpOptions {
+            station: Some(MacAddress([0x52, 0x54, 0, 0, 0, 2])),
+            copy_below: 0,
+            ..UdpOptions::to("192.0.2.2:9000".parse().unwrap())
+        };
+        let mut one = UdpSend::new(&mut port, Source::open(&path).unwrap(), options, Duration::ZERO).unwrap();
+        let report = send::run(&mut one, Wait::default(), &AtomicBool::new(false), |_| ());
+        assert_eq!((&report.stopped, report.bytes_gathered), (&Stop::Complete, 100_000), "turn {turn}: {report:?}");
+        evicted += report.windows.evicted;
+        expected.extend(sent);
+    }
+    assert!(evicted >= 3, "{evicted}");
+    content::assert_same(&payload(&back_end.frames, false).0, &expected);
 }
 
 #[test]
