@@ -2,11 +2,12 @@
 
 use e1000::{E1000, E1000Config};
 use hal::{Nic, OffloadFlags};
+use hw_sim::model::Model;
 use hw_sim::model::e1000::E1000Model;
 use hw_sim::model::virtio::{ModelConfig, VirtioNetModel};
 use virtio_net::{VirtioNet, VirtioNetConfig};
 
-use super::bench::{Bench, Model, file, serve, shared};
+use super::bench::{Bench, file, serve, shared};
 use crate::net::Interface;
 use crate::send::{PortConfig, Stability};
 use crate::tcp::StackConfig;
