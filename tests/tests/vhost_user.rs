@@ -98,8 +98,10 @@ fn a_back_end_that_was_started_again_interrupts() {
         buffer.set(&[round; 60]);
         burst.push(buffer, Offload::NONE);
         assert_eq!(nic.tx(0).post(&mut burst).unwrap(), 1);
-        assert!(nic.wait(PATIENCE).unwrap(), "round {round}");
-        assert_eq!(nic.tx(0).reap().unwrap(), 1);
+        // A back end may interrupt for nothing when it gets to know a queue.
+        while nic.tx(0).reap().unwrap() == 0 {
+            assert!(nic.wait(PATIENCE).unwrap(), "round {round}");
+        }
         drop(back_end);
         wait_for("the end to be noticed", || nic.tx(0).check(Duration::ZERO).err());
         let pending = BackEnd::listen(&socket, 0);
