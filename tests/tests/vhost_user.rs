@@ -5,12 +5,19 @@ mod back_end;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use back_end::{BackEnd, Frames, VERSION_1};
+use hal::{Burst, MacAddress, Offload, Pool, PoolConfig};
 use hw_sim::wire;
 use hw_sim::wire::check::Protocol;
+use pagewire::device::{self, Device, OpenOptions};
+use pagewire::file::Source;
+use pagewire::net::Interface;
+use pagewire::send::{self, Port, PortConfig, Stop, UdpOptions, UdpSend, Wait};
 use pagewire_tests::command::{Figures, Run, pagewire, run, send, start};
-use pagewire_tests::{content, wait_for};
+use pagewire_tests::{PATIENCE, content, wait_for};
 
 /// A station that is not asked, in a network that does not exist.
 const TO: &str = "udp://192.0.2.2:9000";
@@ -74,6 +81,68 @@ fn a_file_is_gathered_where_the_back_end_maps_it() {
     assert!(figures.text("stability").starts_with("trust"), "no lease goes with a back end that can write: {}", figures.text("stability"));
 }
 
+/// Who has slept before the back end went is woken by the new one.
+#[test]
+fn a_back_end_that_was_started_again_interrupts() {
+    let directory = content::directory();
+    let socket = directory.path().join("socket");
+    let pending = BackEnd::listen(&socket, 0);
+    let address = format!("vhost-user:{}", socket.display()).parse().unwrap();
+    let Device { mut nic, .. } = device::open(&address, OpenOptions::default()).unwrap();
+    let mut back_end = pending.connected();
+    let mut pool = Pool::new(PoolConfig { buffers: 16, buffer_size: 2048 }).unwrap();
+    nic.attach_pool(pool.attach(&nic.space()).unwrap()).unwrap();
+    for round in 0..3 {
+        let mut burst = Burst::default();
+        let mut buffer = pool.take().unwrap();
+        buffer.set(&[round; 60]);
+        burst.push(buffer, Offload::NONE);
+        assert_eq!(nic.tx(0).post(&mut burst).unwrap(), 1);
+        // A back end may interrupt for nothing when it gets to know a queue.
+        while nic.tx(0).reap().unwrap() == 0 {
+            assert!(nic.wait(PATIENCE).unwrap(), "round {round}");
+        }
+        drop(back_end);
+        wait_for("the end to be noticed", || nic.tx(0).check(Duration::ZERO).err());
+        let pending = BackEnd::listen(&socket, 0);
+        assert_eq!(nic.reset().unwrap(), 0);
+        back_end = pending.connected();
+    }
+}
+
+/// Eight regions, of which rings and buffers take some: a file that is sent takes the place of the one that was last used before all others.
+#[test]
+fn more_files_than_the_back_end_has_regions_are_all_gathered() {
+    let directory = content::directory();
+    let socket = directory.path().join("socket");
+    let pending = BackEnd::listen(&socket, CSUM);
+    let address = format!("vhost-user:{},files=on", socket.display()).parse().unwrap();
+    let Device { nic, .. } = device::open(&address, OpenOptions::default()).unwrap();
+    let back_end = pending.connected();
+    let interface = Interface::new(nic.mac(), "192.0.2.1/24".parse().unwrap(), None, 1500, None).unwrap();
+    let mut port = Port::new(nic, interface, PortConfig::default()).unwrap();
+    let (mut evicted, mut expected) = (0, Vec::new());
+    for (name, turn) in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 9].into_iter().zip(0..) {
+        let path = directory.path().join(format!("file-{name}"));
+        let sent = content::bytes(100_000, name);
+        if turn < 10 {
+            std::fs::write(&path, &sent).unwrap();
+        }
+        let options = UdpOptions {
+            station: Some(MacAddress([0x52, 0x54, 0, 0, 0, 2])),
+            copy_below: 0,
+            ..UdpOptions::to("192.0.2.2:9000".parse().unwrap())
+        };
+        let mut one = UdpSend::new(&mut port, Source::open(&path).unwrap(), options, Duration::ZERO).unwrap();
+        let report = send::run(&mut one, Wait::default(), &AtomicBool::new(false), |_| ());
+        assert_eq!((&report.stopped, report.bytes_gathered), (&Stop::Complete, 100_000), "turn {turn}: {report:?}");
+        evicted += report.windows.evicted;
+        expected.extend(sent);
+    }
+    assert!(evicted >= 3, "{evicted}");
+    content::assert_same(&payload(&back_end.frames, false).0, &expected);
+}
+
 #[test]
 fn a_back_end_may_connect_to_us() {
     let directory = content::directory();
@@ -91,12 +160,18 @@ fn a_back_end_may_connect_to_us() {
     assert!(!socket.exists(), "the socket is taken away");
 }
 
-/// A send of a file, and its back end once that has got some of it.
-fn under_way(directory: &Path, file: &Path, options: &str) -> (Run, BackEnd) {
+/// A send of a file, and its back end once that has got some of it. With `server`, it is the back end that connects.
+fn under_way(directory: &Path, file: &Path, server: bool, options: &str) -> (Run, BackEnd) {
     let socket = directory.join("socket");
-    let pending = BackEnd::listen(&socket, 0);
-    let running = start(send(file, &format!("vhost-user:{}", socket.display()), TO, &format!("{OPTIONS} {options}")));
-    let back_end = pending.connected();
+    let command = |more: &str| send(file, &format!("vhost-user:{}{more}", socket.display()), TO, &format!("{OPTIONS} {options}"));
+    let (running, back_end) = if server {
+        let running = start(command(",server=on"));
+        wait_for("the socket", || socket.exists().then_some(()));
+        (running, BackEnd::connect(&socket, 0).connected())
+    } else {
+        let pending = BackEnd::listen(&socket, 0);
+        (start(command("")), pending.connected())
+    };
     wait_for("the first frames", || (back_end.frames.lock().unwrap().len() > 100).then_some(()));
     (running, back_end)
 }
@@ -105,7 +180,7 @@ fn under_way(directory: &Path, file: &Path, options: &str) -> (Run, BackEnd) {
 fn a_back_end_that_goes_away_for_good_ends_the_send_with_a_sentence() {
     let directory = content::directory();
     let (path, _) = content::file(directory.path(), 50_000_000);
-    let (running, back_end) = under_way(directory.path(), &path, "--rate 20Mbit");
+    let (running, back_end) = under_way(directory.path(), &path, false, "--rate 20Mbit");
     let frames = Arc::clone(&back_end.frames);
     drop(back_end);
     let ended = running.wait().with_code(1);
@@ -118,13 +193,20 @@ fn a_back_end_that_goes_away_for_good_ends_the_send_with_a_sentence() {
 
 #[test]
 fn a_back_end_that_was_started_again_gets_the_rest_and_what_was_lost_is_told() {
+    for server in [false, true] {
+        starts_again(server);
+    }
+}
+
+fn starts_again(server: bool) {
     let directory = content::directory();
+    let socket = directory.path().join("socket");
     let (path, sent) = content::file(directory.path(), 3_000_000);
-    // It sleeps until the back end interrupts: the new one's interrupts wake it, too.
-    let (running, back_end) = under_way(directory.path(), &path, "--rate 8Mbit --wait irq");
+    let (running, back_end) = under_way(directory.path(), &path, server, "--rate 8Mbit --wait irq");
     let before = Arc::clone(&back_end.frames);
     drop(back_end);
-    let back_end = BackEnd::listen(&directory.path().join("socket"), 0).connected();
+    let again = if server { BackEnd::connect(&socket, 0) } else { BackEnd::listen(&socket, 0) };
+    let back_end = again.connected();
     let ended = running.wait();
     ended.complains_of(&["the back end is gone", "it is reset now"]);
     let figures = ended.sent();

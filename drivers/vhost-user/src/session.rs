@@ -61,6 +61,7 @@ pub struct Session {
     /// For the back end to be there, and for each of its answers.
     patience: Duration,
     link: Option<Link>,
+    /// By address: there are back ends that refuse a table in any other order.
     regions: Vec<Region>,
 }
 
@@ -178,7 +179,8 @@ impl Session {
     /// Adds a region, and has the back end map it.
     pub fn add(&mut self, region: Region) -> Result<(), VhostUserError> {
         let described = region.describe();
-        self.regions.push(region);
+        let place = self.regions.partition_point(|other| other.address < region.address);
+        self.regions.insert(place, region);
         if !self.is_agreed() {
             return Ok(());
         }
@@ -193,7 +195,7 @@ impl Session {
     /// Takes back the region at `address`.
     pub fn remove(&mut self, address: u64) -> Result<(), VhostUserError> {
         let Some(index) = self.regions.iter().position(|region| region.address == address) else { return Ok(()) };
-        let region = self.regions.swap_remove(index);
+        let region = self.regions.remove(index);
         if !self.is_agreed() {
             return Ok(());
         }

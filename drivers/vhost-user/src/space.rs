@@ -113,8 +113,10 @@ impl DmaSpace for VhostSpace {
                 Ok(())
             }
             Err(error @ (VhostUserError::Message { .. } | VhostUserError::Gone(_))) => {
-                // The connection is given up, and everything that the back end had mapped with it.
-                tracing::debug!("unmapping: {error}");
+                // The connection is given up, and everything that the back end had mapped with it. Why is not known later.
+                if matches!(error, VhostUserError::Message { .. }) {
+                    tracing::warn!("unmapping: {error}");
+                }
                 self.addresses().release(iova, len.next_multiple_of(PAGE));
                 Ok(())
             }

@@ -26,3 +26,50 @@ pub enum Received {
     /// The receiver is not enabled, the link is down, or the device is gone.
     Off,
 }
+
+/// What every model of a network device does, whatever the device is.
+pub trait Model: Clone {
+    /// Lets time pass. Returns the frames that were put on the wire since the last call, in order.
+    fn step(&self) -> Vec<Vec<u8>>;
+
+    /// A frame arrives from the wire.
+    fn receive(&self, frame: &[u8]) -> Received;
+
+    /// What the driver did that the manual forbids, each once, in order.
+    fn violations(&self) -> Vec<String>;
+
+    /// The accesses to memory (address, length) that nothing is mapped for, in order.
+    fn faulted_accesses(&self) -> Vec<(u64, u64)>;
+
+    /// How many mappings of memory and files there are now.
+    fn mappings(&self) -> usize;
+}
+
+macro_rules! model {
+    ($model:ty) => {
+        impl Model for $model {
+            fn step(&self) -> Vec<Vec<u8>> {
+                self.step()
+            }
+
+            fn receive(&self, frame: &[u8]) -> Received {
+                self.receive(frame)
+            }
+
+            fn violations(&self) -> Vec<String> {
+                self.violations()
+            }
+
+            fn faulted_accesses(&self) -> Vec<(u64, u64)> {
+                self.faulted_accesses()
+            }
+
+            fn mappings(&self) -> usize {
+                self.mappings()
+            }
+        }
+    };
+}
+
+model!(e1000::E1000Model);
+model!(virtio::VirtioNetModel);

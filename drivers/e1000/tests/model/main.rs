@@ -3,6 +3,8 @@
 mod bench;
 #[path = "../headers/mod.rs"]
 mod headers;
+#[path = "../bench/mod.rs"]
+mod shared;
 
 mod fault;
 mod filter;

@@ -128,7 +128,7 @@ pub struct BackEnd {
     pub counts: Counts,
     stop: ShutdownHandle,
     thread: Option<JoinHandle<()>>,
-    path: PathBuf,
+    listens: Option<PathBuf>,
 }
 
 impl BackEnd {
@@ -154,6 +154,8 @@ impl BackEnd {
         let (own_frames, own_counts) = (Arc::clone(&frames), Arc::clone(&counts));
         let back_end = LoopBack { features, frames: own_frames, memory: None, waiting: vec![Vec::new(); pairs], counts: own_counts };
         let (sender, started) = std::sync::mpsc::channel();
+        // The socket of one that connects is not its own.
+        let listens = listener.is_some().then(|| path.to_owned());
         let own = path.to_owned();
         let thread = std::thread::spawn(move || {
             let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
@@ -166,7 +168,7 @@ impl BackEnd {
             // It ends when the front end goes, or by the handle.
             let _ = daemon.wait();
         });
-        Pending { frames, counts, started, thread, path: path.to_owned() }
+        Pending { frames, counts, started, thread, listens }
     }
 }
 
@@ -176,14 +178,14 @@ pub struct Pending {
     counts: Counts,
     started: std::sync::mpsc::Receiver<ShutdownHandle>,
     thread: JoinHandle<()>,
-    path: PathBuf,
+    listens: Option<PathBuf>,
 }
 
 impl Pending {
     /// The back end, once it is connected.
     pub fn connected(self) -> BackEnd {
         let stop = self.started.recv_timeout(Duration::from_secs(20)).expect("a connection");
-        BackEnd { frames: self.frames, counts: self.counts, stop, thread: Some(self.thread), path: self.path }
+        BackEnd { frames: self.frames, counts: self.counts, stop, thread: Some(self.thread), listens: self.listens }
     }
 }
 
@@ -191,6 +193,8 @@ impl Drop for BackEnd {
     fn drop(&mut self) {
         self.stop.shutdown();
         let _ = self.thread.take().map(JoinHandle::join);
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = &self.listens {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }

@@ -4,6 +4,8 @@
 mod bench;
 #[path = "../../../e1000/tests/headers/mod.rs"]
 mod headers;
+#[path = "../../../e1000/tests/bench/mod.rs"]
+mod shared;
 
 mod control;
 mod fault;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use e1000::{E1000, E1000Config};
 use hal::{MacAddress, Nic};
+use hw_sim::model::Model;
 use hw_sim::model::e1000::E1000Model;
-use hw_sim::model::virtio::VirtioNetModel;
 use hw_sim::wire::check::{Checked, Protocol};
 use smoltcp::iface::{Config, Interface as Peer, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium};
@@ -18,7 +18,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpEndpoint};
 
 use crate::file::Source;
-use crate::net::Interface;
+use crate::net::{Interface, vlan};
 use crate::send::{Port, PortConfig, Stability, Step};
 use crate::tcp::{Event, SharedFile, Socket, Stack, StackConfig, StackReport};
 
@@ -35,44 +35,6 @@ struct Queues {
     sent: VecDeque<Vec<u8>>,
 }
 
-/// A device that a test has in its hands.
-pub trait Model {
-    /// Lets time pass; what left.
-    fn step(&self) -> Vec<Vec<u8>>;
-    /// A frame arrives.
-    fn hears(&self, frame: &[u8]);
-    /// What the driver did that it must not, and its accesses to what is not mapped.
-    fn complaints(&self) -> (Vec<String>, Vec<(u64, u64)>);
-}
-
-impl Model for E1000Model {
-    fn step(&self) -> Vec<Vec<u8>> {
-        self.step()
-    }
-
-    fn hears(&self, frame: &[u8]) {
-        self.receive(frame);
-    }
-
-    fn complaints(&self) -> (Vec<String>, Vec<(u64, u64)>) {
-        (self.violations(), self.faulted_accesses())
-    }
-}
-
-impl Model for VirtioNetModel {
-    fn step(&self) -> Vec<Vec<u8>> {
-        self.step()
-    }
-
-    fn hears(&self, frame: &[u8]) {
-        self.receive(frame);
-    }
-
-    fn complaints(&self) -> (Vec<String>, Vec<(u64, u64)>) {
-        (self.violations(), self.faulted_accesses())
-    }
-}
-
 pub struct Bench<M = E1000Model> {
     pub model: M,
     pub stack: Stack,
@@ -82,6 +44,8 @@ pub struct Bench<M = E1000Model> {
     /// Which frames from the NIC the wire loses.
     pub loses: Box<dyn FnMut(&Checked) -> bool>,
     own: IpAddr,
+    /// In which all frames have to be; the peer knows nothing of it.
+    vlan: Option<u16>,
     peer: Peer,
     queues: Queues,
     pub sockets: SocketSet<'static>,
@@ -98,14 +62,14 @@ impl Bench {
         let model = E1000Model::new("52:54:00:00:00:01".parse().unwrap());
         let mtu = nic.mtu;
         let nic = E1000::start(model.device(), nic).unwrap();
-        Self::on(model, Box::new(nic), mtu, port, config, own, peer_address)
+        let interface = Interface::new(nic.mac(), own.parse().unwrap(), None, mtu, None).unwrap();
+        Self::on(model, Box::new(nic), interface, port, config, peer_address)
     }
 }
 
 impl<M: Model> Bench<M> {
     /// On a NIC whose device is this model.
-    pub fn on(model: M, nic: Box<dyn Nic>, mtu: u16, port: PortConfig, config: StackConfig, own: &str, peer_address: &str) -> Self {
-        let interface = Interface::new(nic.mac(), own.parse().unwrap(), None, mtu, None).unwrap();
+    pub fn on(model: M, nic: Box<dyn Nic>, interface: Interface, port: PortConfig, config: StackConfig, peer_address: &str) -> Self {
         let own = interface.address();
         let port = Port::new(nic, interface, port).unwrap();
         let mut stack = Stack::new(port, StackConfig { secret: Some([7; 16]), ..config }).unwrap();
@@ -121,6 +85,7 @@ impl<M: Model> Bench<M> {
             wire: Vec::new(),
             loses: Box::new(|_| false),
             own: own.address(),
+            vlan: interface.vlan(),
             peer,
             queues,
             sockets: SocketSet::new(Vec::new()),
@@ -161,8 +126,11 @@ impl<M: Model> Bench<M> {
         let mut moved = matches!(step, Step::Busy);
         for frame in self.model.step() {
             let checked = hw_sim::wire::check(&frame).unwrap_or_else(|error| panic!("{error}: {frame:02x?}"));
+            assert_eq!(checked.vlan, self.vlan);
             if !(self.loses)(&checked) {
-                self.queues.arrived.push_back(frame.clone());
+                let mut plain = frame.clone();
+                assert_eq!(vlan::take(&mut plain), self.vlan);
+                self.queues.arrived.push_back(plain);
             }
             self.wire.push((checked, frame));
             moved = true;
@@ -178,8 +146,9 @@ impl<M: Model> Bench<M> {
             }
         }
         self.peer.poll(instant, &mut self.queues, &mut self.sockets);
-        while let Some(frame) = self.queues.sent.pop_front() {
-            self.model.hears(&frame);
+        while let Some(mut frame) = self.queues.sent.pop_front() {
+            self.vlan.into_iter().for_each(|tag| vlan::insert(&mut frame, tag));
+            self.model.receive(&frame);
             moved = true;
         }
         self.now += if moved { Duration::from_micros(10) } else { Duration::from_millis(1) };
@@ -206,7 +175,7 @@ impl<M: Model> Bench<M> {
 
     /// A frame from anywhere arrives at the NIC.
     pub fn inject(&mut self, frame: &[u8]) {
-        self.model.hears(frame);
+        self.model.receive(frame);
     }
 
     /// One client takes what the program sends until the connection is closed by the stack. Returns what it received, and the report.
@@ -230,7 +199,8 @@ impl<M: Model> Bench<M> {
     }
 
     pub fn assert_clean(&self) {
-        assert_eq!(self.model.complaints(), (Vec::new(), Vec::new()));
+        assert_eq!(self.model.violations(), Vec::<String>::new());
+        assert_eq!(self.model.faulted_accesses(), []);
     }
 }
 

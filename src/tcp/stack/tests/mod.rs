@@ -4,6 +4,7 @@ mod bench;
 mod change;
 mod reset;
 mod trouble;
+mod vlan;
 
 use e1000::E1000Config;
 use hal::OffloadFlags;

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use hal::Nic;
 use hw_sim::model::virtio::{Fault, Features, ModelConfig, VirtioNetModel};
 use smoltcp::socket::tcp;
 use virtio_net::{VirtioNet, VirtioNetConfig};
 
 use super::bench::{Bench, file, serve, shared};
+use crate::net::Interface;
 use crate::send::{PortConfig, Stability};
 use crate::tcp::StackConfig;
 
@@ -21,7 +23,8 @@ fn connections_outlive_a_reset_of_the_device_and_send_again_what_was_lost() {
         model.set_synchronous(true);
         let nic = VirtioNet::start(model.transport(), VirtioNetConfig::default()).unwrap();
         let (port, config) = (PortConfig::default(), StackConfig::default());
-        let mut bench = Bench::on(model, Box::new(nic), 1500, port, config, "192.0.2.1/24", "192.0.2.2");
+        let interface = Interface::new(nic.mac(), "192.0.2.1/24".parse().unwrap(), None, 1500, None).unwrap();
+        let mut bench = Bench::on(model, Box::new(nic), interface, port, config, "192.0.2.2");
         let client = bench.open(65_536);
         let mut program = serve(|stack, socket| {
             socket.sendfile(stack, &file, 0..LEN).unwrap();
