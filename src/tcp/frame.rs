@@ -398,3 +398,6 @@ fn pieces<'o, 'w>(planned: &Planned, outbox: &'o Outbox, windows: &'w WindowCach
         })
     })
 }
+
+#[cfg(test)]
+mod tests;
