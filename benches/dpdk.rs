@@ -41,6 +41,9 @@ struct Case {
     share: Option<f64>,
 }
 
+/// The layouts of pagewire's rings.
+const LAYOUTS: [&str; 2] = [",packed=off", ",packed=on"];
+
 const ALL: &[&str] = &["", ",packed_vq=1", ",packed_vq=1,in_order=1,vectorized=1"];
 const PLAIN: Case = Case {
     name: "64 bytes",
@@ -89,6 +92,12 @@ const CASES: [Case; 4] = [
     },
 ];
 
+/// What connected queues that carry nothing may add to the driver's cycles a packet.
+const IDLE: Case = Case { name: "4 idle queues", queues: 5, ..PLAIN };
+const IDLE_SHARE: f64 = 0.05;
+/// How often a driver with them and one without take turns, and how long: short, since the pairs are compared.
+const IDLE_ROUNDS: usize = 10;
+
 /// What one turn came to: packets a second by the device's count, cycles a packet by the driver's.
 type Turn = (f64, f64);
 
@@ -101,12 +110,13 @@ fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut missed = false;
     println!("{:<26} {:<46} {:>8} {:>8}", "case", "driver", "Mpps", "cycles");
-    for case in CASES.iter().filter(|case| wanted.is_empty() || wanted.iter().any(|name| case.name.starts_with(name))) {
+    let is_wanted = |case: &Case| wanted.is_empty() || wanted.iter().any(|name| case.name.starts_with(name));
+    for case in CASES.iter().filter(|case| is_wanted(case)) {
         let device = Device::start(&testpmd, &folder.path().join("vhost"), case);
-        let (mut dpdk, mut own) = (vec![Vec::new(); case.dpdk.len()], vec![Vec::new(); 2]);
+        let (mut dpdk, mut own) = (vec![Vec::new(); case.dpdk.len()], vec![Vec::new(); LAYOUTS.len()]);
         for _ in 0..ROUNDS {
             case.dpdk.iter().zip(&mut dpdk).for_each(|(extra, turns)| turns.push(device.dpdk(&testpmd, case, extra)));
-            ["off", "on"].iter().zip(&mut own).for_each(|(packed, turns)| turns.push(device.own(case, packed)));
+            LAYOUTS.iter().zip(&mut own).for_each(|(layout, turns)| turns.push(device.own(case, layout, SECONDS + 1, &[])));
         }
         let rows = |name: &str, options: &[&str], turns: Vec<Vec<Turn>>| {
             let rows: Vec<Turn> = turns.into_iter().map(|turns| (median(&turns, |turn| turn.0), median(&turns, |turn| turn.1))).collect();
@@ -117,7 +127,7 @@ fn main() {
             (best, rows.iter().fold(f64::INFINITY, |least, row| least.min(row.1)))
         };
         let (theirs, their_cycles) = rows("DPDK", case.dpdk, dpdk);
-        let (rate, cycles) = rows("pagewire", &[",packed=off", ",packed=on"], own);
+        let (rate, cycles) = rows("pagewire", &LAYOUTS, own);
         let most = case.cycles.unwrap_or(f64::INFINITY).min(case.share.map_or(f64::INFINITY, |share| share * their_cycles));
         let met = rate >= case.rate * theirs && cycles <= most;
         missed |= !met;
@@ -129,7 +139,32 @@ fn main() {
             if met { "met" } else { "MISSED" }
         );
     }
+    if is_wanted(&IDLE) {
+        let device = Device::start(&testpmd, &folder.path().join("vhost"), &IDLE);
+        missed |= LAYOUTS.iter().fold(false, |missed, layout| missed | !idle(&device, layout));
+    }
     assert!(!missed, "a target was missed");
+}
+
+/// Whether idle queues cost no more than they may. A device that has them looks at them, too, which is why there is one for both drivers, and only the driver's
+/// cycles are compared: those of neighbouring turns, since what a cache line costs may change meanwhile.
+fn idle(device: &Device, layout: &str) -> bool {
+    let mut turns = [Vec::new(), Vec::new()];
+    let mut shares: Vec<Turn> = Vec::new();
+    for _ in 0..IDLE_ROUNDS {
+        let [without, with] = ["0", "4"].map(|queues| device.own(&IDLE, layout, 1, &["--idle", queues]));
+        turns[0].push(without);
+        turns[1].push(with);
+        shares.push((with.1 / without.1, 0.0));
+    }
+    for (name, turns) in ["no idle queue", "4 idle queues"].iter().zip(&turns) {
+        let (rate, cycles) = (median(turns, |turn| turn.0), median(turns, |turn| turn.1));
+        println!("{:<26} {:<46} {:>8.2} {cycles:>8.1}", IDLE.name, format!("pagewire{layout}, {name}"), rate / 1e6);
+    }
+    let share = median(&shares, |share| share.0) - 1.0;
+    let met = share < IDLE_SHARE;
+    println!("{:<26} {:+.1} % (target {:.0} %): {}", IDLE.name, share * 100.0, IDLE_SHARE * 100.0, if met { "met" } else { "MISSED" });
+    met
 }
 
 fn median(turns: &[Turn], figure: fn(&Turn) -> f64) -> f64 {
@@ -168,6 +203,7 @@ impl Device {
         let mut command = on(testpmd, 0, "device");
         command.args(["--vdev", &format!("net_vhost0,iface={},queues={}", socket.display(), case.queues), "--"]);
         command.args([&format!("--forward-mode={}", case.device), "--stats-period=1", "--nb-cores=1"]);
+        command.args([format!("--rxq={}", case.queues), format!("--txq={}", case.queues)]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("testpmd starts");
         let output = child.stdout.take().expect("a pipe");
         let rates: Arc<Mutex<Vec<(Instant, f64)>>> = Arc::default();
@@ -225,19 +261,22 @@ impl Device {
         (rate, cycles.unwrap_or_else(|| panic!("testpmd told no cycles:\n{text}")))
     }
 
-    fn own(&self, case: &Case, packed: &str) -> Turn {
+    fn own(&self, case: &Case, layout: &str, seconds: u64, more: &[&str]) -> Turn {
         let start = Instant::now();
         let output = Command::new(env!("CARGO_BIN_EXE_pagewire"))
             .arg("bench")
             .args(case.own)
-            .args(["--cpu", "1", "--json", "--seconds", &(SECONDS + 1).to_string()])
-            .args(["--nic", &format!("vhost-user:{},packed={packed}", self.socket.display())])
+            .args(more)
+            .args(["--cpu", "1", "--json", "--seconds", &seconds.to_string()])
+            .args(["--nic", &format!("vhost-user:{}{layout}", self.socket.display())])
             .output()
             .expect("the program starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let rate = self.rate(start);
         let figures: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a line of JSON");
-        (rate, figures["cycles_per_packet"].as_f64().expect("cycles"))
+        let cycles = figures["cycles_per_packet"].as_f64().expect("cycles");
+        // A short turn may lie between two reports of the device.
+        let rate = if seconds > 2 { self.rate(start) } else { figures["pps"].as_f64().expect("a rate") };
+        (rate, cycles)
     }
 }
 

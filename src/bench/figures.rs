@@ -29,6 +29,8 @@ pub struct Figures {
     pub burst: usize,
     /// Queues, with a thread each.
     pub queues: usize,
+    /// Queues that the first one's thread served besides, and over which nothing went.
+    pub idle_queues: usize,
     /// Packets completed, received, forwarded, or come back.
     pub frames: u64,
     /// Packets a second.
@@ -84,6 +86,7 @@ impl Figures {
             kind,
             burst: load.burst,
             queues: shares.len(),
+            idle_queues: 0,
             frames,
             pps: per(frames as f64, seconds),
             bits_per_second: per(total(|(_, share)| share.bytes) as f64 * 8.0, seconds),

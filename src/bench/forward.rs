@@ -26,17 +26,21 @@ pub(super) struct Direction<'q> {
     before: TxCounters,
     /// Received, and not posted yet. Nothing more is taken before it is empty, so that nothing is lost here.
     burst: Burst<'static>,
+    /// Turns since there was something to post.
+    idle: u32,
 }
+
+/// Turns with nothing to post until completions are looked for all the same.
+const PATIENCE: u32 = 64;
 
 impl<'q> Direction<'q> {
     pub fn new(source: &'q mut dyn RxQueue, target: &'q mut dyn TxQueue, limit: usize) -> Self {
         let before = target.counters();
-        Self { source: Source::new(source), target, before, burst: Burst::with_capacity(limit) }
+        Self { source: Source::new(source), target, before, burst: Burst::with_capacity(limit), idle: 0 }
     }
 
     #[inline]
     fn poll(&mut self, pool: &mut Pool, arrived: &mut RxBurst, limit: usize, mac_swap: bool) -> Result<bool, NicError> {
-        let reaped = self.target.reap()?;
         let mut received = 0;
         if self.burst.is_empty() {
             received = self.source.receive(arrived, limit)?;
@@ -45,9 +49,13 @@ impl<'q> Direction<'q> {
             } else {
                 arrived.forward(&mut self.burst, |_| ());
             }
-            self.source.settle(pool, received == 0)?;
         }
+        // Room for what is to be posted, by one look for a burst; without any, what is left is taken back now and then.
+        self.idle = if self.burst.is_empty() { self.idle + 1 } else { 0 };
+        let reaped = if self.idle.is_multiple_of(PATIENCE) { self.target.reap()? } else { 0 };
         let posted = if self.burst.is_empty() { 0 } else { self.target.post(&mut self.burst)? };
+        // After that, since what was posted is waited for.
+        self.source.settle(pool, received == 0)?;
         Ok(reaped + received + posted > 0)
     }
 

@@ -5,6 +5,7 @@
 //! | `load`, `error` | what is asked for, and what cannot be |
 //! | `session`, `threads`, `meter` | NICs with buffers; a thread for each queue; polls and what they cost |
 //! | `map` | what a window costs, and the copy that it saves |
+//! | `idle` | queues that are served beside, and carry nothing |
 //! | `tx` | transmission, testpmd's `txonly` |
 //! | `rx`, `forward`, `latency` | reception; what is received is sent on; round trips of one packet |
 //! | `figures`, `report` | what came of it; a page with the curves |
@@ -12,6 +13,7 @@
 mod error;
 mod figures;
 mod forward;
+mod idle;
 mod latency;
 mod load;
 mod map;

@@ -9,6 +9,7 @@ use hal::{Access, DmaError, DmaSpace, Mapping, Nic, NicError, Pool, PoolConfig, 
 
 use super::figures::{Figures, Kind};
 use super::forward::{Direction, Forwarder, Forwarding};
+use super::idle::Idle;
 use super::latency::{self, Latency, Pinger};
 use super::load::{BUFFER, HEADER, header};
 use super::rx::Receiver;
@@ -20,6 +21,8 @@ pub struct Session {
     // In this order: the NICs stop before their buffers go.
     nics: Vec<Box<dyn Nic>>,
     pools: Vec<Pool>,
+    /// Pairs of queues of the first NIC behind the measured ones, that are served beside the first.
+    idle: usize,
     /// Packets go around already.
     injected: bool,
 }
@@ -32,7 +35,15 @@ impl Session {
     ///
     /// # Errors
     /// [`BenchError::Load`] when one has fewer; no memory; what the NIC says.
-    pub fn new(mut nics: Vec<Box<dyn Nic>>, queues: usize) -> Result<Self, BenchError> {
+    pub fn new(nics: Vec<Box<dyn Nic>>, queues: usize) -> Result<Self, BenchError> {
+        Self::with_idle(nics, queues, 0)
+    }
+
+    /// The same for NICs that have `idle` queues more, which [`transmit`](Self::transmit) serves beside the first, and over which nothing goes.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_idle(mut nics: Vec<Box<dyn Nic>>, queues: usize, idle: usize) -> Result<Self, BenchError> {
         if !(1..=2).contains(&nics.len()) {
             return Err(BenchError::Load(format!("{} NICs; a measurement has one or two", nics.len())));
         }
@@ -40,21 +51,27 @@ impl Session {
         for nic in &mut nics {
             let (tx, rx) = nic.queues();
             let most = tx.min(rx);
-            if !(1..=most).contains(&queues) {
-                return Err(BenchError::Load(format!("{queues} queues; this {} has {most}", nic.model())));
+            let wanted = queues.saturating_add(idle);
+            if queues == 0 || wanted > most {
+                return Err(BenchError::Load(format!("{wanted} queues; this {} has {most}", nic.model())));
             }
             held += nic.rx(0).capacity() as u32;
         }
         let mut pools = Vec::with_capacity(queues);
         for queue in 0..queues {
-            let pool = Pool::new(PoolConfig { buffers: held + BUFFERS, buffer_size: BUFFER }).map_err(BenchError::Memory)?;
+            let beside = if queue == 0 { idle } else { 0 };
+            let buffers = held.saturating_mul(1 + beside as u32).saturating_add(BUFFERS);
+            let pool = Pool::new(PoolConfig { buffers, buffer_size: BUFFER }).map_err(BenchError::Memory)?;
             for nic in &mut nics {
                 let mapping = pool.attach(&nic.space()).map_err(NicError::from)?;
+                for pair in queues..queues + beside {
+                    nic.attach_pool_of(pair, mapping.clone())?;
+                }
                 nic.attach_pool_of(queue, mapping)?;
             }
             pools.push(pool);
         }
-        Ok(Self { nics, pools, injected: false })
+        Ok(Self { nics, pools, idle, injected: false })
     }
 
     /// Sends until the time is over or `stop` is set. With `prebuilt`, the headers are written once, beforehand.
@@ -62,14 +79,19 @@ impl Session {
     /// # Errors
     /// [`BenchError`].
     pub fn transmit(&mut self, load: &Load, prebuilt: bool, stop: &AtomicBool) -> Result<Figures, BenchError> {
+        let idle_queues = self.idle;
         self.with_shape(load, HEADER, |nics, pools, shape| {
             let shape = Shape { prebuilt, ..shape };
-            let (targets, _) = nics[0].split();
+            let (mut targets, sources) = nics[0].split();
+            let beside = targets.split_off(pools.len().min(targets.len())).into_iter().zip(sources.into_iter().skip(pools.len()));
+            let mut idle = Some(Idle::new(beside.take(idle_queues).collect()));
             let queues = targets.into_iter().zip(pools);
-            let works = queues.map(|(target, pool)| Transmitter::new(target, pool, shape.clone(), load.burst)).collect();
+            let works = queues
+                .map(|(target, pool)| Transmitter::new(target, pool, shape.clone(), load.burst).beside(idle.take().unwrap_or_default()));
+            let works = works.collect();
             let done = threads::run(works, load, stop)?;
             let shares: Vec<_> = done.iter().map(|(work, tally)| (*tally, work.share())).collect();
-            Ok(Figures { prebuilt, ..Figures::sum(Kind::Tx, load, &shares) })
+            Ok(Figures { prebuilt, idle_queues, ..Figures::sum(Kind::Tx, load, &shares) })
         })
     }
 

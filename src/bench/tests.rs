@@ -8,6 +8,8 @@ use e1000::{E1000, E1000Config};
 use etherparse::{NetSlice, TransportSlice};
 use hal::{NicError, RxFilter};
 use hw_sim::model::e1000::{E1000Model, Fault, Received};
+use hw_sim::model::virtio::{ModelConfig, VirtioNetModel};
+use virtio_net::{VirtioNet, VirtioNetConfig};
 
 use super::*;
 
@@ -249,6 +251,32 @@ fn what_is_injected_goes_around_also_in_the_next_measurement() {
     assert_eq!(model.step().len(), 40, "no packet was lost, none was added");
     let refused = session.forward(&load(&[64]), Forwarding { inject: 256, ..Forwarding::default() }, &AtomicBool::new(false));
     assert!(refused.unwrap_err().to_string().contains("the receive ring holds 255"));
+}
+
+#[test]
+fn queues_that_carry_nothing_are_served_beside_and_may_carry_something_after_all() {
+    let start = || {
+        let model = VirtioNetModel::with(ModelConfig { pairs: 3, ..ModelConfig::default() });
+        model.set_synchronous(true);
+        let nic = VirtioNet::start(
+            model.transport(),
+            VirtioNetConfig { queue_pairs: 3, filter: open(1500).filter, ..VirtioNetConfig::default() },
+        )
+        .unwrap();
+        (model, vec![Box::new(nic) as Box<dyn hal::Nic>])
+    };
+    assert!(matches!(Session::with_idle(start().1, 1, 3), Err(BenchError::Load(_))), "four pairs of three");
+    let (model, nics) = start();
+    let mut session = Session::with_idle(nics, 1, 2).unwrap();
+    let arrivals = || {
+        // More than a ring holds, so that each queue has to be looked at and given buffers meanwhile.
+        for pair in [1, 2].repeat(600) {
+            wait_until("a buffer of an idle queue", || model.receive_on(pair, &frame(0, 60)) == Received::Delivered);
+        }
+    };
+    let figures = during(arrivals, |load, stop| session.transmit(load, false, stop));
+    assert_eq!((figures.queues, figures.idle_queues), (1, 2));
+    assert!(figures.frames > 0);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use hal::{Buffer, Burst, NicError, Offload, Pool, Segment, TxQueue};
 
 use super::BenchError;
 use super::figures::Share;
+use super::idle::Idle;
 use super::load::{HEADER, header};
 use super::meter::Work;
 
@@ -44,6 +45,7 @@ pub struct Transmitter<'q, 'w> {
     shape: Shape<'w>,
     burst: Burst<'w>,
     limit: usize,
+    idle: Idle<'q>,
     completed: u64,
     before: TxCounters,
 }
@@ -52,7 +54,12 @@ impl<'q, 'w> Transmitter<'q, 'w> {
     /// In bursts of `limit` packets, 1 to 256.
     pub fn new(queue: &'q mut dyn TxQueue, pool: &'q mut Pool, shape: Shape<'w>, limit: usize) -> Self {
         let before = queue.counters();
-        Self { queue, pool, shape, burst: Burst::with_capacity(limit), limit, completed: 0, before }
+        Self { queue, pool, shape, burst: Burst::with_capacity(limit), limit, idle: Idle::default(), completed: 0, before }
+    }
+
+    /// The same thread serves other queues, too.
+    pub(super) fn beside(self, idle: Idle<'q>) -> Self {
+        Self { idle, ..self }
     }
 
     /// Fills the burst. A copy for each way of gathering, so that a packet of one segment pays nothing for those of several.
@@ -97,10 +104,12 @@ impl Work for Transmitter<'_, '_> {
             }
         }
         let posted = self.queue.post(&mut self.burst)?;
+        self.idle.turn(self.pool)?;
         Ok(reaped + posted > 0)
     }
 
     fn begin(&mut self, _over: &dyn Fn() -> bool) -> Result<(), BenchError> {
+        self.idle.begin(self.pool)?;
         if self.shape.prebuilt {
             // All of them at once, so that each is written.
             let buffers: Vec<Buffer> = std::iter::from_fn(|| self.pool.take()).collect();

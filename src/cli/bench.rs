@@ -55,6 +55,10 @@ struct Tx {
     #[arg(long)]
     prebuilt: bool,
 
+    /// Pairs of queues besides that the first one's thread serves, and over which nothing goes: what do they cost?
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=127))]
+    idle: u16,
+
     #[command(flatten)]
     common: Common,
 }
@@ -189,23 +193,23 @@ impl Bench {
     pub fn run(self) -> Result<Outcome, Failure> {
         match self.what {
             What::Map(map) => map.run(),
-            What::Tx(Tx { nic, size, burst, prebuilt, common }) => {
-                let run = Run { name: format!("transmission by {nic}"), nics: vec![nic], segments: size.segments, burst, common };
+            What::Tx(Tx { nic, size, burst, prebuilt, idle, common }) => {
+                let run = Run { name: format!("transmission by {nic}"), nics: vec![nic], segments: size.segments, burst, idle, common };
                 run.measure(false, |session, load, stop| session.transmit(load, prebuilt, stop))
             }
             What::Rx(Rx { nic, burst, common }) => {
-                let run = Run { name: format!("reception by {nic}"), nics: vec![nic], segments: vec![64], burst, common };
+                let run = Run { name: format!("reception by {nic}"), nics: vec![nic], segments: vec![64], burst, idle: 0, common };
                 run.measure(true, |session, load, stop| session.receive(load, stop))
             }
             What::Forward(Forward { nics, size, burst, mac_swap, inject, common }) => {
                 let names: Vec<String> = nics.iter().map(DeviceAddress::to_string).collect();
                 let name = format!("forwarding by {}", names.join(" and "));
-                let run = Run { name, nics, segments: vec![size], burst, common };
+                let run = Run { name, nics, segments: vec![size], burst, idle: 0, common };
                 run.measure(true, |session, load, stop| session.forward(load, Forwarding { mac_swap, inject }, stop))
             }
             What::Latency(Latency { nic, size, common }) => {
                 let (name, burst) = (format!("round trips from {nic}"), Burst { packets: 1, sweep: None });
-                let run = Run { name, nics: vec![nic], segments: size.segments, burst, common };
+                let run = Run { name, nics: vec![nic], segments: size.segments, burst, idle: 0, common };
                 run.measure(true, |session, load, stop| session.latency(load, stop))
             }
         }
@@ -218,6 +222,8 @@ struct Run {
     nics: Vec<DeviceAddress>,
     segments: Vec<u32>,
     burst: Burst,
+    /// Queues that carry nothing.
+    idle: u16,
     common: Common,
 }
 
@@ -246,11 +252,11 @@ impl Run {
         // They simulate the NICs until the end.
         let mut rigs = Vec::new();
         for address in &self.nics {
-            let Device { nic, rig } = device::open(address, OpenOptions { mtu, queues, promiscuous })?;
+            let Device { nic, rig } = device::open(address, OpenOptions { mtu, queues: queues.saturating_add(self.idle), promiscuous })?;
             nics.push(nic);
             rigs.push(rig);
         }
-        let mut session = Session::new(nics, queues.into())?;
+        let mut session = Session::with_idle(nics, queues.into(), self.idle.into())?;
         let cpus = cpus.map_or_else(Vec::new, |Cpus(cpus)| cpus);
         let bursts = match self.burst.sweep {
             Some(Sweep::Burst) => {

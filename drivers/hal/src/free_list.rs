@@ -2,6 +2,9 @@
 //!
 //! Giving back pushes onto a list by compare-and-swap. Taking never pops from that list: it takes the *whole* list by one swap and goes
 //! through it privately. So there is no ABA problem, no lock, and one atomic operation for a batch of takes.
+//!
+//! What came back last is taken first, as far as that costs nothing: its cache lines are still here. So what was never taken lies in short pieces
+//! aside, and one of them is taken only when nothing has come back.
 
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,9 +23,17 @@ pub(crate) struct FreeList {
     next: Box<[AtomicU32]>,
 }
 
-/// A list that is private to the taker.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Chain(u32);
+/// The lists that are private to the taker.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    /// The first index of the one that is being taken from.
+    first: u32,
+    /// The first indices of those that were never taken from.
+    fresh: Vec<u32>,
+}
+
+/// Indices in a list that was never taken from: a usual burst.
+const PIECE: u32 = 32;
 
 /// The links of a list, small enough to stay in a register.
 #[derive(Clone, Copy)]
@@ -53,8 +64,10 @@ impl FreeList {
     /// A list over the indices below `len`, all of them in the returned chain.
     pub(crate) fn full(len: u32) -> (Self, Chain) {
         assert!(len < CLOSED, "at most {CLOSED} buffers");
-        let next = (0..len).map(|index| AtomicU32::new(if index + 1 == len { EMPTY } else { index + 1 })).collect();
-        (Self { head: CachePadded::new(AtomicU32::new(EMPTY)), next }, Chain(if len == 0 { EMPTY } else { 0 }))
+        let ends = |index: u32| index + 1 == len || (index + 1).is_multiple_of(PIECE);
+        let next = (0..len).map(|index| AtomicU32::new(if ends(index) { EMPTY } else { index + 1 })).collect();
+        let fresh = (0..len).step_by(PIECE as usize).collect();
+        (Self { head: CachePadded::new(AtomicU32::new(EMPTY)), next }, Chain { first: EMPTY, fresh })
     }
 
     /// For each index the next one.
@@ -104,20 +117,28 @@ impl FreeList {
     /// Takes an index from the chain, which is filled again with all that was given back when it is empty.
     #[inline]
     pub(crate) fn take(&self, chain: &mut Chain) -> Option<u32> {
-        if chain.0 == EMPTY {
-            chain.0 = self.head.swap(EMPTY, Ordering::Acquire);
-            if chain.0 == EMPTY {
-                return None;
-            }
+        if chain.first == EMPTY && !self.refill(chain) {
+            return None;
         }
-        let index = chain.0;
-        chain.0 = self.after(index).load(Ordering::Relaxed);
+        let index = chain.first;
+        chain.first = self.after(index).load(Ordering::Relaxed);
         Some(index)
     }
 
+    /// Whether there was anything for an empty chain.
+    #[inline(never)]
+    fn refill(&self, chain: &mut Chain) -> bool {
+        chain.first = self.head.swap(EMPTY, Ordering::Acquire);
+        if chain.first == EMPTY {
+            chain.first = chain.fresh.pop().unwrap_or(EMPTY);
+        }
+        chain.first != EMPTY
+    }
+
     /// Ends the list: what is given back from now on is refused. Returns how many indices are in the list and the chain.
-    pub(crate) fn close(&self, chain: Chain) -> u32 {
-        [self.head.swap(CLOSED, Ordering::Acquire), chain.0].into_iter().map(|head| self.count(head)).sum()
+    pub(crate) fn close(&self, chain: &Chain) -> u32 {
+        let heads = [self.head.swap(CLOSED, Ordering::Acquire), chain.first];
+        heads.iter().chain(&chain.fresh).map(|head| self.count(*head)).sum()
     }
 
     fn count(&self, mut head: u32) -> u32 {
@@ -168,7 +189,7 @@ mod tests {
         let index = list.take(&mut chain).unwrap();
         let out = list.take(&mut chain).unwrap();
         list.give_chain(index, index).unwrap();
-        assert_eq!(list.close(chain), 3);
+        assert_eq!(list.close(&chain), 3);
         assert_eq!(list.give_chain(out, out), Err(Closed));
     }
 }
@@ -210,7 +231,7 @@ mod loom_tests {
                 let list = Arc::clone(&list);
                 loom::thread::spawn(move || list.give_chain(first, last).map_or_else(|Closed| list.chain_len(first, last), |()| 0))
             });
-            let counted = i64::from(list.close(chain));
+            let counted = i64::from(list.close(&chain));
             let refused: i64 = givers.into_iter().map(|giver| giver.join().unwrap()).sum();
             assert_eq!(counted + refused, 4);
         });

@@ -163,7 +163,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         let core = self.core();
-        let out = core.buffers - core.free.close(self.chain);
+        let out = core.buffers - core.free.close(&self.chain);
         let attached = core.attached.load(Ordering::Relaxed);
         Core::release(self.core, i64::from(out) + attached);
     }
