@@ -22,7 +22,7 @@ fn headers(whole_headers: bool, interface: &Interface, peer: IpAddr, payload: u6
         vlan_strip: false,
         whole_headers,
     };
-    let framer = Framer::new(interface, &capabilities, true, 2048).unwrap();
+    let framer = Framer::new(interface, &capabilities, true, 2048);
     let (flags, options) = (Flags::ACK, TcpOptions::default());
     let header = TcpHeader { source_port: 80, destination_port: 51000, seq: Seq(1), ack: Seq(2), flags, window: 3, options };
     let planned = Planned { header, payload: 0..payload, mss: 1460, copy: None, unmapped: CopyReason::NotMappable };
