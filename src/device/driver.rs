@@ -119,7 +119,6 @@ fn e1000_config(driver: DriverOptions, options: OpenOptions) -> Result<E1000Conf
         gather: driver.gather,
         vlan: !options.promiscuous,
         filter: filter(options),
-        ..default
     })
 }
 
