@@ -117,8 +117,8 @@ fn e1000_config(driver: DriverOptions, options: OpenOptions) -> Result<E1000Conf
         rx_descriptors: driver.rx_ring.unwrap_or(default.rx_descriptors),
         offloads: offloads(driver),
         gather: driver.gather,
+        vlan: !options.promiscuous,
         filter: filter(options),
-        ..default
     })
 }
 

@@ -29,7 +29,7 @@ pub struct OpenOptions {
     pub mtu: Option<u16>,
     /// Pairs of a transmit and a receive queue. Default 1.
     pub queues: u16,
-    /// Whether it receives what is for others too. Default false.
+    /// Whether it receives what is for others too, and all as it is, with its VLAN tags: so any other NIC can send it on. Default false.
     pub promiscuous: bool,
 }
 

@@ -262,12 +262,18 @@ impl Port {
     }
 
     /// Looks whether the device is alive, and gets on. One that asks for a reset, or whose other end has gone and may come back, is reset and set
-    /// up again; but not twice without anything done between. Where the device asks for it, this station is announced.
+    /// up again. Where the device asks for it, this station is announced.
     pub(crate) fn check(&mut self, now: Duration) -> Checked {
         let Err(trouble) = self.nic.tx(0).check(now).and_then(|()| self.announce_if_asked()) else { return Checked::default() };
-        let curable = matches!(trouble, NicError::NeedsReset | NicError::Bus(BusError::Register(RegisterError::Unreachable(_))));
         let done = (self.nic.tx(0).progress().completed(), self.nic.rx(0).counters().packets);
-        if !curable || self.reset_at == Some(done) {
+        let curable = match trouble {
+            // One that asks again and again is not cured by it.
+            NicError::NeedsReset => self.reset_at != Some(done),
+            // Whoever is not there does not come through a reset.
+            NicError::Bus(BusError::Register(RegisterError::Unreachable(_))) => true,
+            _ => false,
+        };
+        if !curable {
             return Checked { trouble: Some(trouble), ..Checked::default() };
         }
         tracing::warn!("{trouble}; it is reset now, and what was on its way is lost");

@@ -93,6 +93,30 @@ fn what_is_forwarded_comes_back_with_its_addresses_exchanged() {
 }
 
 #[test]
+fn what_is_in_a_vlan_is_forwarded_between_nics_of_any_kind() {
+    let directories = [content::directory(), content::directory()];
+    let [left, right] = directories.each_ref().map(|directory| Peer::start(directory.path(), &[]));
+    let running = start(bench("forward", &format!("--nic {} --nic {} --seconds 600", left.nic("e1000"), right.nic("virtio-net"))));
+    wait_for("the NICs", || directories.iter().all(|directory| directory.path().join("nic").exists()).then_some(()));
+    let mut frame =
+        ping(([192, 0, 2, 2].into(), [0x52, 0x54, 0, 0, 0, 2]), ([192, 0, 2, 9].into(), [0x52, 0x54, 0, 0, 0, 9]), 7, 1, b"hello");
+    frame.splice(12..12, [0x81, 0, 0, 100]);
+    for (from, to) in [(&left, &right), (&right, &left)] {
+        let mut looks = 0;
+        let heard = to.wait("the frame at the other end", |heard| {
+            // A receiver that is not started yet hears nothing.
+            if looks % 50 == 0 {
+                from.send(&frame);
+            }
+            looks += 1;
+            heard.first().cloned()
+        });
+        assert_eq!((heard.checked.vlan, &heard.frame), (Some(100), &frame));
+    }
+    interrupt(running);
+}
+
+#[test]
 fn two_nics_in_one_program_pass_packets_to_each_other() {
     let directory = content::directory();
     let [left, right] = pair(directory.path());

@@ -234,6 +234,10 @@ impl VirtioTransport for VhostUser {
             let zeros = vec![0; bytes.len()];
             let (_, read) = session
                 .send("VHOST_USER_GET_CONFIG", |frontend| frontend.get_config(offset, len, VhostUserConfigFlags::empty(), &zeros))?;
+            if read.len() != bytes.len() {
+                let reason = format!("the back end gives {} bytes of its configuration, asked for {len}", read.len());
+                return Err(BusError::Register(RegisterError::Unreachable(reason)));
+            }
             bytes.copy_from_slice(&read);
             return Ok(());
         }
