@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench -p pagewire-tests --bench loss              a table, after three minutes
 //! cargo bench -p pagewire-tests --bench loss -- --quick   three seeds of 10 s
+//! cargo bench -p pagewire-tests --bench loss -- --reorder nothing is lost, but frames are up to 4 ms late, each by itself
 //! cargo bench -p pagewire-tests --bench loss -- --json    one line of JSON
 //! ```
 //! Both send to a socket of Linux, each in a network of its own, at the same time, so that both have the same machine. The seed decides which
@@ -26,18 +27,25 @@ const SENDER: &str = "10.9.0.2/24";
 const FILE: u64 = 1 << 30;
 
 /// The way of the data, and that of the acknowledgements.
-fn path() -> [Impairment; 2] {
+fn ways(reorder: bool) -> [Impairment; 2] {
     let back = Impairment { delay: Duration::from_millis(10), ..Impairment::default() };
-    [Impairment { loss: 10_000, ..back }, back]
+    let there = if reorder {
+        // A bound that is not the machine's.
+        Impairment { jitter: Duration::from_millis(4), rate: 2_500_000, queue: 100_000, ..back }
+    } else {
+        Impairment { loss: 10_000, ..back }
+    };
+    [there, back]
 }
 
 fn main() {
     let asked = |option: &str| std::env::args().any(|argument| argument == option);
     let time = Duration::from_secs(if asked("--quick") { 10 } else { 60 });
+    let ways = ways(asked("--reorder"));
     let rates = SEEDS.map(|seed| {
         std::thread::scope(|scope| {
-            let ours = scope.spawn(move || pagewire(seed, time));
-            let linux = scope.spawn(move || linux(seed, time));
+            let ours = scope.spawn(move || pagewire(ways, seed, time));
+            let linux = scope.spawn(move || linux(ways, seed, time));
             [ours, linux].map(|rate| rate.join().expect("a rate"))
         })
     });
@@ -46,7 +54,8 @@ fn main() {
     if asked("--json") {
         println!("{}", serde_json::json!({"seconds": time.as_secs(), "bytes_per_second": rates, "share": share, "target": TARGET}));
     } else {
-        println!("Mbit/s of payload, 1 % loss, 20 ms there and back, {} s for each seed", time.as_secs());
+        let what = if asked("--reorder") { "20 Mbit/s, out of order" } else { "1 % loss" };
+        println!("Mbit/s of payload, {what}, 20 ms there and back, {} s for each seed", time.as_secs());
         println!("{:<8} {:>10} {:>10} {:>8}", "seed", "pagewire", "Linux", "share");
         for (seed, [ours, linux]) in SEEDS.iter().zip(rates) {
             println!("{seed:<8} {:>10.2} {:>10.2} {:>8.2}", ours * 8e-6, linux * 8e-6, ours / linux);
@@ -57,24 +66,24 @@ fn main() {
 }
 
 /// Bytes a second from `pagewire send`.
-fn pagewire(seed: u64, time: Duration) -> f64 {
+fn pagewire(ways: [Impairment; 2], seed: u64, time: Duration) -> f64 {
     let (network, directory) = (Namespace::new(&[&format!("{RECEIVER}/24")]), content::directory());
     let file = directory.path().join("file");
     std::fs::File::create(&file).and_then(|file| file.set_len(FILE)).expect("a sparse file");
     let listener = listen(&network);
     let target = format!("tcp://{}", listener.local_addr().expect("its address"));
     let (plug, nic) = Plug::nic(directory.path(), "e1000");
-    let _cable = Cable::between([plug, network.plug()], path(), seed);
+    let _cable = Cable::between([plug, network.plug()], ways, seed);
     let _sender = start(send(&file, &nic, &target, &format!("--ip {SENDER}")));
     rate(&listener, time)
 }
 
 /// Bytes a second from a socket.
-fn linux(seed: u64, time: Duration) -> f64 {
+fn linux(ways: [Impairment; 2], seed: u64, time: Duration) -> f64 {
     let (network, other) = (Namespace::new(&[&format!("{RECEIVER}/24")]), Namespace::new(&[SENDER]));
     let listener = listen(&network);
     let target = listener.local_addr().expect("its address");
-    let _cable = Cable::between([other.plug(), network.plug()], path(), seed);
+    let _cable = Cable::between([other.plug(), network.plug()], ways, seed);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             other.enter();
