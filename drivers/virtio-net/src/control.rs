@@ -71,7 +71,7 @@ pub(crate) struct Control<R: Ring> {
 impl<R: Ring> Control<R> {
     pub fn new(space: &Arc<dyn DmaSpace>, index: u16, config: RingConfig, patience: Duration) -> Result<Self, NicError> {
         Ok(Self {
-            ring: R::new(space, "virtio-control", config)?,
+            ring: R::alone(space, "virtio-control", config)?,
             memory: DmaMemory::new(space, "virtio-commands", ROOM)?,
             queue: Queue::new(index),
             patience,

@@ -59,7 +59,7 @@ impl<R: Ring> Rx<R> {
     pub fn new(space: &Arc<dyn DmaSpace>, index: u16, config: RxConfig) -> Result<Self, NicError> {
         let size = usize::from(config.ring.size);
         Ok(Self {
-            ring: R::new(space, "virtio-rx", config.ring)?,
+            ring: R::alone(space, "virtio-rx", config.ring)?,
             addresses: AddressMap::new(&**space),
             slots: (0..size).map(|_| None).collect(),
             header_len: if config.hash { HEADER_WITH_HASH } else { HEADER },

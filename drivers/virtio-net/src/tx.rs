@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use hal::barrier::Order;
 use hal::frame::{Frames, InFlight};
+use hal::memory::PAGE;
 use hal::nic::{HANG, TxCounters};
 use hal::pool::PoolMapping;
-use hal::{AddressMap, Burst, DmaSpace, Doorbell, Frame, NicError, Offload, OffloadFlags, Progress, TxQueue};
+use hal::{AddressMap, Burst, DmaMemory, DmaSpace, Doorbell, Frame, NicError, Offload, OffloadFlags, Progress, TxQueue};
 
 use crate::device::{Health, SharedDevice};
 use crate::header::{self, Header, WORDS, WORDS_WITH_HASH};
@@ -114,9 +115,13 @@ struct Run<C> {
 impl<R: Ring> Tx<R> {
     pub fn new(space: &Arc<dyn DmaSpace>, index: u16, device: &SharedDevice, config: TxConfig) -> Result<Self, NicError> {
         let size = config.ring.size;
-        let indirect = if config.indirect { Some(Indirect::new(space, "virtio-tx-tables", size, R::LINKED)?) } else { None };
+        // Behind the ring in the same memory: a back end may take no more than eight regions (vhost-user).
+        let tables = R::bytes(config.ring).next_multiple_of(PAGE);
+        let bytes = if config.indirect { tables + Indirect::bytes(size) } else { tables };
+        let memory = Arc::new(DmaMemory::new(space, "virtio-tx", bytes)?);
+        let indirect = config.indirect.then(|| Indirect::new(&memory, tables, size, R::LINKED));
         Ok(Self {
-            ring: R::new(space, "virtio-tx", config.ring)?,
+            ring: R::new(&memory, config.ring),
             flight: Flight::new(size),
             indirect,
             addresses: AddressMap::new(&**space),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hal::{DmaError, DmaMemory, DmaSpace, Table};
+use hal::{DmaMemory, Table};
 
 use super::{Kind, NEXT, Piece};
 
@@ -17,10 +17,14 @@ impl Indirect {
     /// The entries of a table: the pieces of nearly all frames. A longer frame lies in the ring.
     pub const ENTRIES: usize = 16;
 
-    pub fn new(space: &Arc<dyn DmaSpace>, name: &str, size: u16, linked: bool) -> Result<Self, DmaError> {
-        let entries = usize::from(size) * Self::ENTRIES;
-        let memory = Arc::new(DmaMemory::new(space, name, entries * size_of::<[u64; 2]>())?);
-        Ok(Self { table: Table::new(&memory, 0, entries), linked })
+    /// The bytes of the tables for a ring of `size` places.
+    pub fn bytes(size: u16) -> usize {
+        usize::from(size) * Self::ENTRIES * size_of::<[u64; 2]>()
+    }
+
+    /// Tables at `offset` of this memory, which has [so many](Self::bytes) there.
+    pub fn new(memory: &Arc<DmaMemory>, offset: usize, size: u16, linked: bool) -> Self {
+        Self { table: Table::new(memory, offset, usize::from(size) * Self::ENTRIES), linked }
     }
 
     /// Starts the table of `position`, of `pieces` pieces, 1 to [`ENTRIES`](Self::ENTRIES).

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use hal::barrier::Order;
 use hal::virtio::QueueLayout;
-use hal::{DmaError, DmaSpace};
+use hal::{DmaError, DmaMemory, DmaSpace};
 
 pub(crate) use flight::{Flight, InFlightRun};
 pub(crate) use indirect::Indirect;
@@ -102,8 +102,16 @@ pub(crate) trait Ring: Send + Sized {
     /// Whether descriptors of a table name the next one, or are simply counted.
     const LINKED: bool;
 
+    /// The bytes of a ring.
+    fn bytes(config: RingConfig) -> usize;
+
+    /// A ring at the start of this memory, which has at least so many.
+    fn new(memory: &Arc<DmaMemory>, config: RingConfig) -> Self;
+
     /// A ring in new memory of the device's space.
-    fn new(space: &Arc<dyn DmaSpace>, name: &str, config: RingConfig) -> Result<Self, DmaError>;
+    fn alone(space: &Arc<dyn DmaSpace>, name: &str, config: RingConfig) -> Result<Self, DmaError> {
+        Ok(Self::new(&Arc::new(DmaMemory::new(space, name, Self::bytes(config))?), config))
+    }
 
     /// So many places from a position on, behind the tail, are to be written soon: asks for their cache lines, which a device on another processor
     /// has read.

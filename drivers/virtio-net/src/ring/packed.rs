@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use hal::barrier::Order;
 use hal::virtio::QueueLayout;
-use hal::{DmaError, DmaMemory, DmaSpace, Table};
+use hal::{DmaMemory, Table};
 
 use super::{Cursor, Flight, NEXT, Piece, Ring, RingConfig, Used, Violation, need_event};
 
@@ -55,6 +55,11 @@ impl Cursor for PackedCursor {
 }
 
 impl PackedRing {
+    /// Where event suppression is: behind the descriptors, in lines of its own.
+    fn events(config: RingConfig) -> usize {
+        (16 * usize::from(config.size)).next_multiple_of(LINE)
+    }
+
     fn order(&self) -> Order {
         self.config.order
     }
@@ -133,13 +138,16 @@ impl Ring for PackedRing {
     type Cursor = PackedCursor;
     const LINKED: bool = false;
 
-    fn new(space: &Arc<dyn DmaSpace>, name: &str, config: RingConfig) -> Result<Self, DmaError> {
-        let events = (16 * usize::from(config.size)).next_multiple_of(LINE);
-        let memory = Arc::new(DmaMemory::new(space, name, events + 2 * LINE)?);
+    fn bytes(config: RingConfig) -> usize {
+        Self::events(config) + 2 * LINE
+    }
+
+    fn new(memory: &Arc<DmaMemory>, config: RingConfig) -> Self {
+        let (memory, events) = (Arc::clone(memory), Self::events(config));
         let descriptors = Table::new(&memory, 0, config.size.into());
         let mut this = Self { descriptors, memory, events, config, mask: u32::from(config.size) - 1, tail: 0, next_used: 0 };
         this.restart();
-        Ok(this)
+        this
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use hal::barrier::Order;
 use hal::virtio::QueueLayout;
-use hal::{DmaError, DmaMemory, DmaSpace, Table};
+use hal::{DmaMemory, Table};
 
 use super::{Cursor, Flight, NEXT, Piece, Ring, RingConfig, Used, Violation, need_event};
 
@@ -51,6 +51,14 @@ impl Cursor for SplitCursor {
 }
 
 impl SplitRing {
+    /// Where the two rings are, behind the descriptors.
+    fn areas(config: RingConfig) -> (usize, usize) {
+        let size = usize::from(config.size);
+        let driver_area = 16 * size;
+        // Entries of the used ring lie behind two words; so they begin with a line, and are read in one access.
+        (driver_area, (driver_area + 6 + 2 * size).next_multiple_of(LINE) + LINE - 4)
+    }
+
     fn order(&self) -> Order {
         self.config.order
     }
@@ -129,12 +137,14 @@ impl Ring for SplitRing {
     type Cursor = SplitCursor;
     const LINKED: bool = true;
 
-    fn new(space: &Arc<dyn DmaSpace>, name: &str, config: RingConfig) -> Result<Self, DmaError> {
-        let size = usize::from(config.size);
-        let driver_area = 16 * size;
-        // Entries of the used ring lie behind two words; so they begin with a line, and are read in one access.
-        let device_area = (driver_area + 6 + 2 * size).next_multiple_of(LINE) + LINE - 4;
-        let memory = Arc::new(DmaMemory::new(space, name, device_area + 6 + 8 * size)?);
+    fn bytes(config: RingConfig) -> usize {
+        let (_, device_area) = Self::areas(config);
+        device_area + 6 + 8 * usize::from(config.size)
+    }
+
+    fn new(memory: &Arc<DmaMemory>, config: RingConfig) -> Self {
+        let (memory, size) = (Arc::clone(memory), usize::from(config.size));
+        let (driver_area, device_area) = Self::areas(config);
         let mut this = Self {
             descriptors: Table::new(&memory, 0, size),
             available: Table::new(&memory, driver_area + 4, size),
@@ -151,7 +161,7 @@ impl Ring for SplitRing {
             seen: 0,
         };
         this.restart();
-        Ok(this)
+        this
     }
 
     #[inline(always)]
