@@ -26,9 +26,9 @@ pub mod udp;
 pub use error::SendError;
 pub use options::{COPY_BELOW, Framing, Stability, UdpOptions};
 pub use pace::Pacer;
-pub(crate) use port::buffers_of;
 #[cfg(feature = "smoltcp")]
 pub(crate) use port::push_copied;
+pub(crate) use port::{Audience, buffers_of};
 pub use port::{Port, PortConfig};
 pub use repeat::{Cost, Repeated, repeat};
 pub use report::{CopyReason, Report, Stop, TcpFigures};

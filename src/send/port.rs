@@ -46,6 +46,8 @@ const GATHER: u16 = 6;
 const SHORT: usize = 96;
 /// Packets that are looked at in one step.
 const RECEIVE_LIMIT: usize = 32;
+/// Those of them that are only compared with what was expected.
+const SKIM_LIMIT: usize = 128;
 
 impl Port {
     /// Makes a NIC ready to send and to answer as `interface`.
@@ -137,30 +139,35 @@ impl Port {
     ///
     /// # Errors
     /// What the NIC says.
-    pub fn service(&mut self, mut look: impl FnMut(&[u8])) -> Result<usize, NicError> {
-        self.service_with(|packet, _| {
-            look(packet);
-            false
-        })
+    pub fn service(&mut self, look: impl FnMut(&[u8])) -> Result<usize, NicError> {
+        self.service_with(&mut Looking(look))
     }
 
-    /// As [`service`](Self::service), and tells what the NIC found out about each packet. What `look` says that it has taken is not looked at for a
+    /// As [`service`](Self::service), and tells what the NIC found out about each packet. What `audience` says that it has taken is not looked at for a
     /// question to answer.
-    pub(crate) fn service_with(&mut self, mut look: impl FnMut(&[u8], RxFlags) -> bool) -> Result<usize, NicError> {
-        let count = self.nic.rx(0).receive(&mut self.arrived, RECEIVE_LIMIT)?;
+    pub(crate) fn service_with(&mut self, audience: &mut impl Audience) -> Result<usize, NicError> {
+        let own_vlan = self.interface.vlan().map_or(0, vlan);
+        let rx = self.nic.rx(0);
+        let known = rx.skim(SKIM_LIMIT, &mut |buffer, about| {
+            let mut short = [0; SHORT];
+            let whole = buffer.len() <= SHORT && buffer.capacity() >= SHORT && vlan_of(about.flags, about.vlan_tag) == own_vlan;
+            if whole {
+                buffer.read(0, &mut short);
+            }
+            whole && audience.expects(&short[..buffer.len().min(SHORT)], about.flags)
+        })?;
+        let count = rx.receive(&mut self.arrived, RECEIVE_LIMIT)?;
         if count == 0 {
             // Packets that the queue dropped itself have used buffers, too.
-            self.nic.rx(0).refill(&mut self.pool)?;
-            return Ok(0);
+            rx.refill(&mut self.pool)?;
+            return Ok(known);
         }
         // The answers' frames are completed like all others, by the owner of the port.
         let mut own = std::mem::take(&mut self.own);
         let offload = self.interface.offload();
-        let own_vlan = self.interface.vlan().map(vlan);
         for packet in self.arrived.packets() {
-            // Of other VLANs nothing is heard. A tag with identifier 0 has a priority and nothing else (802.1Q).
-            let tag = packet.flags.contains(RxFlags::VLAN_STRIPPED).then(|| vlan(packet.vlan_tag)).filter(|vlan| *vlan != 0);
-            if tag != own_vlan {
+            // Of other VLANs nothing is heard.
+            if vlan_of(packet.flags, packet.vlan_tag) != own_vlan {
                 continue;
             }
             // What has hardly more than headers, as most that comes to a sender, is copied by a few moves of a known size.
@@ -176,7 +183,7 @@ impl Port {
                     &self.packet
                 }
             };
-            if look(bytes, packet.flags) {
+            if audience.hears(bytes, packet.flags) {
                 continue;
             }
             self.reply.clear();
@@ -192,7 +199,7 @@ impl Port {
             own.clear();
         }
         self.own = own;
-        Ok(count)
+        Ok(known + count)
     }
 
     /// Sends one frame that is complete, checksums included. Returns whether there was room for it.
@@ -232,6 +239,33 @@ impl Port {
         self.windows.forget(file);
         Ok(self.windows.sweep()?)
     }
+}
+
+/// Who is shown what arrives.
+pub(crate) trait Audience {
+    /// Whether a packet of [`SHORT`] bytes at most is one that was expected, and is taken; else it is shown again by [`hears`](Self::hears).
+    fn expects(&mut self, _packet: &[u8], _checked: RxFlags) -> bool {
+        false
+    }
+
+    /// Whether a packet is taken.
+    fn hears(&mut self, packet: &[u8], checked: RxFlags) -> bool;
+}
+
+/// An audience that takes nothing.
+struct Looking<L>(L);
+
+impl<L: FnMut(&[u8])> Audience for Looking<L> {
+    fn hears(&mut self, packet: &[u8], _checked: RxFlags) -> bool {
+        (self.0)(packet);
+        false
+    }
+}
+
+/// The VLAN identifier of a packet's tag, 0 without one: a tag with identifier 0 has a priority and nothing else (802.1Q).
+#[inline]
+fn vlan_of(flags: RxFlags, tag: u16) -> u16 {
+    if flags.contains(RxFlags::VLAN_STRIPPED) { vlan(tag) } else { 0 }
 }
 
 /// The VLAN identifier of a tag.

@@ -50,6 +50,8 @@ pub struct TcpSend {
     /// The bytes of a stream that were taken.
     taken: u64,
     block: Vec<u8>,
+    /// What the server said last.
+    said: Box<[u8]>,
     started: Option<Duration>,
     /// Until when the server's end of the connection is waited for.
     patience: Option<Duration>,
@@ -58,8 +60,10 @@ pub struct TcpSend {
 
 /// How much of a stream waits to be acknowledged, at most.
 const AHEAD: u64 = 1 << 20;
-/// How much of it is read at once, and of what the server says.
+/// How much of it is read at once.
 const BLOCK: usize = 64 << 10;
+/// How much is taken at once of what the server says: mostly nothing.
+const SAID: usize = 4 << 10;
 /// For how long the server may take to close its side after all has arrived: it is answered that long, and needs not repeat itself.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -97,7 +101,8 @@ impl TcpSend {
             socket.sendfile(&mut stack, &file, range).and_then(|_| socket.shutdown(&mut stack))?;
         }
         let (block, started, patience) = Default::default();
-        Ok(Self { stack, socket, stream, total, taken: 0, block, started, patience, report })
+        let said = vec![0; SAID].into();
+        Ok(Self { stack, socket, stream, total, taken: 0, block, said, started, patience, report })
     }
 
     /// The port, for the next send, with the windows that it has. A connection that is not over is forgotten.
@@ -176,8 +181,7 @@ impl Transfer for TcpSend {
     fn step(&mut self, now: Duration) -> Result<Step, SendError> {
         let step = self.stack.poll(now)?;
         while self.stack.next_event().is_some() {}
-        self.block.resize(BLOCK, 0);
-        while let Ok(Available::Bytes(_)) = self.socket.recv(&mut self.stack, &mut self.block) {}
+        while let Ok(Available::Bytes(_)) = self.socket.recv(&mut self.stack, &mut self.said) {}
         if self.socket.state(&self.stack) == Ok(State::SynSent) {
             self.judge();
         } else {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use hal::receive::RxFlags;
 
 use super::connections::Connections;
-use super::inbound;
 use super::segment::{Segment, TcpHeader};
 use super::seq::Seq;
 use super::shape::Shape;
@@ -31,16 +30,14 @@ impl Connections {
     #[inline]
     pub(super) fn receive_alike(&mut self, frame: &[u8], checked: RxFlags) -> bool {
         let Some(acks) = &mut self.acks else { return false };
-        let Some(fields) = acks.shape.as_ref().and_then(|shape| shape.fields(frame)) else { return false };
-        if !inbound::is_intact(frame, checked) {
-            return false;
-        }
+        let Some(fields) = acks.shape.as_ref().and_then(|shape| shape.fields(frame, checked)) else { return false };
         if acks.waiting {
             let since = acks.header.options.timestamps.map_or(0, |stamps| fields.value.wrapping_sub(stamps.value) as i32);
             if fields.ack.since(acks.header.ack) <= 0 || fields.ack.since(acks.limit) > 0 || since < 0 {
                 return false;
             }
             fields.put(&mut acks.header);
+            self.report.segments += 1;
             return true;
         }
         let mut header = acks.header;
@@ -53,6 +50,7 @@ impl Connections {
             return false;
         }
         (acks.header, acks.limit, acks.waiting) = (header, link.engine.sent_upto(), true);
+        self.report.segments += 1;
         true
     }
 
@@ -76,6 +74,12 @@ impl Connections {
         let Some(link) = self.table.get(name).filter(|link| link.engine.expects(segment)) else { return false };
         self.acks = Some(Acks { name, ends, header, shape: Shape::of(frame), waiting: true, limit: link.engine.sent_upto() });
         true
+    }
+
+    /// Whether the connection that had ACKs last is to have more.
+    pub(super) fn has_acks_to_come(&self) -> bool {
+        let link = self.acks.as_ref().and_then(|acks| self.table.get(acks.name));
+        link.is_some_and(|link| link.engine.has_data_under_way())
     }
 
     /// All that came together is here: what was kept of it is taken.

@@ -101,7 +101,6 @@ impl Connections {
     /// Takes a frame. Whether it was for a connection, or could have been, so that nobody else wants it.
     pub fn receive(&mut self, frame: &[u8], checked: RxFlags, now: Duration) -> bool {
         if self.receive_alike(frame, checked) {
-            self.report.segments += 1;
             return true;
         }
         for resolving in &mut self.resolving {

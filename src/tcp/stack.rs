@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hal::nic::TxCounters;
+use hal::receive::RxFlags;
 use hal::{Burst, MacAddress};
 
 use super::connection::TcpConfig;
@@ -19,7 +20,7 @@ use super::socket::{Event, Listener, Socket};
 use super::transmit::{Frame, Unsent};
 use crate::file::{Lease, WindowStatistics};
 use crate::net::{self, Interface};
-use crate::send::{Port, SendError, Stability, Step};
+use crate::send::{Audience, Port, SendError, Stability, Step};
 
 /// How a [`Stack`] behaves.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,24 @@ pub struct StackConfig {
 impl Default for StackConfig {
     fn default() -> Self {
         Self { tcp: TcpConfig::default(), connections: 16_384, burst: 32, secret: None }
+    }
+}
+
+/// The connections, at a time.
+struct Arriving<'c> {
+    connections: &'c mut Connections,
+    now: Duration,
+}
+
+impl Audience for Arriving<'_> {
+    #[inline]
+    fn expects(&mut self, packet: &[u8], checked: RxFlags) -> bool {
+        self.connections.receive_alike(packet, checked)
+    }
+
+    #[inline]
+    fn hears(&mut self, packet: &[u8], checked: RxFlags) -> bool {
+        self.connections.receive(packet, checked, self.now)
     }
 }
 
@@ -147,7 +166,7 @@ impl Stack {
         let completed = self.port.nic.tx(0).reap()?;
         self.blocked &= completed == 0;
         let Self { port, connections, .. } = self;
-        let arrived = port.service_with(|packet, flags| connections.receive(packet, flags, now))?;
+        let arrived = port.service_with(&mut Arriving { connections, now })?;
         connections.flush(now);
         self.leave_files()?;
         self.connections.ring(now);
@@ -175,7 +194,9 @@ impl Stack {
     /// # Errors
     /// What the NIC says; [`hal::BusError::NoInterrupt`] when it cannot wake us.
     pub fn wait(&mut self, timeout: Duration) -> Result<bool, SendError> {
-        Ok(self.port.nic.wait(timeout)?)
+        // While ACKs are to come, nobody has any use for completions before them, unless something waits for room or for a file to be let go.
+        let acks = self.connections.has_acks_to_come() && !self.blocked && self.leaving.is_empty();
+        Ok(if acks { self.port.nic.wait_received(timeout) } else { self.port.nic.wait(timeout) }?)
     }
 
     /// Looks whether the device is alive. Now and then while idle.

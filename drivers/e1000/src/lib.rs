@@ -98,6 +98,9 @@ impl E1000Config {
     }
 }
 
+/// What interrupts but for completions: packets, a ring that runs empty, the link.
+const RECEIVED: Causes = Causes::LSC.union(Causes::RXDMT0).union(Causes::RXO).union(Causes::RXT0);
+
 /// A started 82540EM. Dropping it stops the device.
 pub struct E1000 {
     registers: Registers,
@@ -178,6 +181,23 @@ impl E1000 {
         // Once, and last: QEMU's model is deaf for a second after each write.
         self.registers.write::<u32>(offset::RCTL, self.receive_control().bits())?;
         Ok(lost)
+    }
+
+    /// Sleeps until one of the causes.
+    fn sleep(&mut self, causes: Causes, timeout: Duration) -> Result<bool, NicError> {
+        let interrupt = match &mut self.interrupt {
+            Some(interrupt) => interrupt,
+            none => none.insert(self.device.interrupt(0)?),
+        };
+        // Old causes go first, so that only what is new interrupts; what happened until the mask is set is in the rings.
+        self.registers.read::<u32>(offset::ICR)?;
+        self.registers.write::<u32>(offset::IMS, causes.bits())?;
+        barrier::full();
+        let came = causes.contains(Causes::TXDW) && self.tx.is_done() || self.rx.is_done() || interrupt.wait(timeout)?;
+        self.registers.write::<u32>(offset::IMC, u32::MAX)?;
+        // Reading lowers the line.
+        self.registers.read::<u32>(offset::ICR)?;
+        Ok(came)
     }
 
     fn receive_control(&self) -> ReceiveControl {
@@ -272,20 +292,11 @@ impl Nic for E1000 {
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<bool, NicError> {
-        let interrupt = match &mut self.interrupt {
-            Some(interrupt) => interrupt,
-            none => none.insert(self.device.interrupt(0)?),
-        };
-        // Old causes go first, so that only what is new interrupts; what happened until the mask is set is in the rings.
-        self.registers.read::<u32>(offset::ICR)?;
-        let causes = Causes::TXDW | Causes::LSC | Causes::RXDMT0 | Causes::RXO | Causes::RXT0;
-        self.registers.write::<u32>(offset::IMS, causes.bits())?;
-        barrier::full();
-        let came = self.tx.is_done() || self.rx.is_done() || interrupt.wait(timeout)?;
-        self.registers.write::<u32>(offset::IMC, u32::MAX)?;
-        // Reading lowers the line.
-        self.registers.read::<u32>(offset::ICR)?;
-        Ok(came)
+        self.sleep(Causes::TXDW | RECEIVED, timeout)
+    }
+
+    fn wait_received(&mut self, timeout: Duration) -> Result<bool, NicError> {
+        self.sleep(RECEIVED, timeout)
     }
 
     fn reset(&mut self) -> Result<u64, NicError> {

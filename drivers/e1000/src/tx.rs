@@ -9,6 +9,7 @@ use hal::frame::{Frames, InFlight};
 use hal::nic::{HANG, TxCounters};
 use hal::pool::PoolMapping;
 use hal::registers::Width;
+use hal::ring::RingWriter;
 use hal::{
     AddressMap, Burst, DescriptorRing, DmaSpace, Doorbell, Frame, NicError, Offload, OffloadFlags, Progress, Registers, TxQueue, barrier,
 };
@@ -203,16 +204,16 @@ impl TxRing {
         let limit = if segmented { self.max_segmentation() } else { self.max_frame };
         // Room for the worst case first: a context, padding or a sentinel, and all pieces cut at the descriptors' limit.
         let needed = |most: u32| {
-            // By a constant where that is possible: a shift.
-            let cut = |last: u32| if most == MAX_DATA { last / MAX_DATA } else { last / most };
-            let cuts = |len: u32| 1 + cut(len.saturating_sub(1)) as usize;
+            let cuts = |len: u32| 1 + (len.saturating_sub(1) / most) as usize;
             frame.segments.iter().fold(2 + cuts(frame.header.len() as u32), |needed, segment| needed + cuts(segment.len()))
         };
         // The part reserves room in its FIFO for four segments a descriptor: Linux' driver lets no descriptor have more. A header is never cut,
         // and a ring that is too short for so many descriptors (a tiny MSS) gets longer ones.
         let few = (u32::from(mss) * 4).clamp(u32::from(payload_start).max(1), MAX_DATA);
-        let most = if segmented && few < MAX_DATA && needed(few) < usize::from(self.ring.len()) { few } else { MAX_DATA };
-        let needed = needed(most);
+        let (most, needed) = match if segmented && few < MAX_DATA { needed(few) } else { usize::MAX } {
+            needed if needed < usize::from(self.ring.len()) => (few, needed),
+            _ => (MAX_DATA, needed(MAX_DATA)),
+        };
         if bytes > limit || needed >= usize::from(self.ring.len()) {
             return Err(NicError::FrameTooLong {
                 bytes,
@@ -230,35 +231,23 @@ impl TxRing {
             return Err(NicError::UnmappedSegment);
         }
         let Prepared { template, context } = self.contexts.prepare(frame.offload, bytes)?;
-        let (mut ring, mut taken) = (self.ring.writer(run.tail), 0);
-        let mut write = |descriptor| {
-            ring.write(descriptor);
-            taken += 1;
-        };
+        let mut cutter = Cutter { ring: self.ring.writer(run.tail), taken: 0, template, most };
         if let Some(context) = context {
-            write(context.descriptor());
+            cutter.write(context.descriptor());
         }
-        let mut write_cut = |mut address, mut left: u32| {
-            while left > 0 {
-                let len = left.min(most);
-                write([address, template | u64::from(len)]);
-                address += u64::from(len);
-                left -= len;
-            }
-        };
         // Not what is to be segmented: the padding would become payload. The device pads its segments.
         let padding = if segmented { 0 } else { SHORTEST.saturating_sub(bytes) };
         // The padding has a descriptor of its own anyway, and a header must not be cut.
         let wanted = (segmented && bytes - u32::from(payload_start) > SENTINEL) || (self.after_segmentation && padding == 0);
         let (last, segments) = match frame.segments.split_last() {
             Some((last, others)) => {
-                write_cut(header, frame.header.len() as u32);
+                cutter.cut(header, frame.header.len() as u32);
                 (Some(last), others)
             }
             None => (None, frame.segments),
         };
         for segment in segments {
-            self.addresses.segment(segment).into_iter().for_each(|address| write_cut(address, segment.len()));
+            self.addresses.segment(segment).into_iter().for_each(|address| cutter.cut(address, segment.len()));
         }
         let (address, len) = match last {
             // It has one: that was looked at above.
@@ -268,9 +257,10 @@ impl TxRing {
         // What is left of it for its last descriptor.
         let rest = len.saturating_sub(1) % most + 1;
         let sentinel = if wanted && rest > 2 * SENTINEL { SENTINEL } else { 0 };
-        write_cut(address, len - sentinel);
-        write_cut(address + u64::from(len - sentinel), sentinel);
-        write_cut(self.ring.zeros(), padding);
+        cutter.cut(address, len - sentinel);
+        cutter.cut(address + u64::from(len - sentinel), sentinel);
+        cutter.cut(self.ring.zeros(), padding);
+        let taken = cutter.taken;
         self.after_segmentation = segmented;
         run.tail = self.ring.after(run.tail, taken);
         run.command = descriptor::last_command(template);
@@ -304,6 +294,36 @@ impl TxRing {
         self.counters.doorbells += 1;
         barrier::write();
         Ok(self.doorbell.ring(self.tail.into())?)
+    }
+}
+
+/// Writes a frame's descriptors, each of at most so many bytes.
+struct Cutter<'r> {
+    ring: RingWriter<'r>,
+    taken: usize,
+    template: u64,
+    most: u32,
+}
+
+impl Cutter<'_> {
+    #[inline(always)]
+    fn write(&mut self, descriptor: [u64; 2]) {
+        self.ring.write(descriptor);
+        self.taken += 1;
+    }
+
+    /// Writes the descriptors of `len` bytes from `address` on; none for none.
+    #[inline(always)]
+    fn cut(&mut self, mut address: u64, len: u32) {
+        let mut left = len;
+        while left > self.most {
+            self.write([address, self.template | u64::from(self.most)]);
+            address += u64::from(self.most);
+            left -= self.most;
+        }
+        if left > 0 {
+            self.write([address, self.template | u64::from(left)]);
+        }
     }
 }
 

@@ -58,27 +58,27 @@ pub fn wait_any(interrupts: &mut [Box<dyn Interrupt>], timeout: Duration) -> Res
     if let [one] = interrupts {
         return one.wait(timeout);
     }
-    // One that came already, and it has to be taken from all of them: the next wait is for new ones.
-    let mut came = false;
-    for interrupt in interrupts.iter_mut() {
-        came |= interrupt.wait(Duration::ZERO)?;
-    }
-    if came || interrupts.is_empty() {
-        return Ok(came);
-    }
-    if let Some(descriptors) = interrupts.iter().map(|interrupt| interrupt.descriptor()).collect::<Option<Vec<_>>>() {
-        let mut polled: Vec<PollFd<'_>> = descriptors.iter().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
+    let descriptors = interrupts.iter().map(|interrupt| interrupt.descriptor().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+    if let Some(mut polled) = descriptors.collect::<Option<Vec<_>>>() {
         let timeout = Timespec::try_from(timeout).ok();
         match poll(&mut polled, timeout.as_ref()) {
             // A signal is no interrupt; the caller looks at the clock.
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(false),
+            Ok(_) => {}
             Err(error) => return Err(RegisterError::Unreachable(format!("poll: {error}"))),
         }
+        let ready: Vec<bool> = polled.iter().map(|polled| !polled.revents().is_empty()).collect();
         drop(polled);
-        for interrupt in interrupts.iter_mut() {
+        // It has to be taken from all that it came from: the next wait is for new ones.
+        let mut came = false;
+        for (interrupt, _) in interrupts.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
             came |= interrupt.wait(Duration::ZERO)?;
         }
         return Ok(came);
+    }
+    let mut came = false;
+    for interrupt in interrupts.iter_mut() {
+        came |= interrupt.wait(Duration::ZERO)?;
     }
     let start = Instant::now();
     while !came && start.elapsed() < timeout {

@@ -7,9 +7,9 @@ use crate::bus::BusError;
 use crate::frame::Burst;
 use crate::mac::MacAddress;
 use crate::offload::OffloadFlags;
-use crate::pool::{Pool, PoolMapping};
+use crate::pool::{Buffer, Pool, PoolMapping};
 use crate::progress::Progress;
-use crate::receive::RxBurst;
+use crate::receive::{About, RxBurst};
 use crate::registers::RegisterError;
 use crate::space::{DmaError, DmaSpace};
 
@@ -95,6 +95,15 @@ pub trait Nic: Send {
     /// [`BusError::NoInterrupt`] when the device's interrupt cannot be had here; poll then.
     fn wait(&mut self, timeout: Duration) -> Result<bool, NicError>;
 
+    /// As [`wait`](Self::wait) for who has no use for completions until something is received: where the device can tell them apart, they do not end
+    /// the sleep.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    fn wait_received(&mut self, timeout: Duration) -> Result<bool, NicError> {
+        self.wait(timeout)
+    }
+
     /// Resets and starts the device again, with the same filters: after a hang, a link that dropped, a protocol error. Returns how many posted
     /// frames were lost. All buffers are back afterwards.
     ///
@@ -155,6 +164,16 @@ pub trait RxQueue: Send {
     /// # Errors
     /// [`NicError::Protocol`] when the device wrote what it must not.
     fn receive(&mut self, burst: &mut RxBurst, limit: usize) -> Result<usize, NicError>;
+
+    /// Shows at most `limit` packets that have arrived, in order, where they lie: `known` says which it has copied what it wants of, and their
+    /// buffers go straight back to the device. Returns how many those were. The first that is not known ends it, as does one that lies in several
+    /// buffers or has an error: [`receive`](Self::receive) takes these. A driver may have nothing of this kind.
+    ///
+    /// # Errors
+    /// [`NicError::Register`].
+    fn skim(&mut self, _limit: usize, _known: &mut dyn FnMut(&Buffer, &About) -> bool) -> Result<usize, NicError> {
+        Ok(0)
+    }
 
     /// What was done, since the queue was made.
     fn counters(&self) -> RxCounters;

@@ -273,22 +273,20 @@ impl VirtioNet {
         Ok(())
     }
 
-    /// All interrupts, taken from the transport once.
-    fn take_interrupts(&mut self) -> Result<(), NicError> {
+    /// All interrupts, taken from the transport once; returns how many of them come without completions, which are the first.
+    fn take_interrupts(&mut self) -> Result<usize, NicError> {
+        let (transmit, receive) = (self.tx.len(), self.rx.len());
         if self.interrupts.is_empty() {
             let mut transport = self.device.lock();
-            let queues = (0..2 * self.tx.len() as u16).map(Some);
-            for queue in queues {
-                self.interrupts.push(transport.interrupt(queue)?);
-            }
+            let mut interrupt = |queue: usize| transport.interrupt(Some(queue as u16));
+            let mut interrupts = (0..receive).map(|pair| interrupt(2 * pair)).collect::<Result<Vec<_>, _>>()?;
+            let completions = (0..transmit).map(|pair| interrupt(2 * pair + 1)).collect::<Result<Vec<_>, _>>()?;
             // Changes of the configuration wake a sleeper too, where the transport can say them.
-            self.interrupts.extend(transport.interrupt(None).ok());
+            interrupts.extend(transport.interrupt(None).ok());
+            interrupts.extend(completions);
+            self.interrupts = interrupts;
         }
-        Ok(())
-    }
-
-    fn has_used(&self) -> bool {
-        self.tx.iter().any(|tx| tx.has_used()) || self.rx.iter().any(|rx| rx.has_used())
+        Ok(self.interrupts.len() - transmit)
     }
 }
 
@@ -390,8 +388,17 @@ impl Nic for VirtioNet {
         self.tx.iter_mut().for_each(|tx| tx.arm());
         self.rx.iter_mut().for_each(|rx| rx.arm());
         // What was used before the device saw that interrupts are wanted has no interrupt.
-        let came = self.has_used() || wait_any(&mut self.interrupts, timeout)?;
+        let used = self.tx.iter().any(|tx| tx.has_used()) || self.rx.iter().any(|rx| rx.has_used());
+        let came = used || wait_any(&mut self.interrupts, timeout)?;
         self.tx.iter_mut().for_each(|tx| tx.disarm());
+        self.rx.iter_mut().for_each(|rx| rx.disarm());
+        Ok(came)
+    }
+
+    fn wait_received(&mut self, timeout: Duration) -> Result<bool, NicError> {
+        let receiving = self.take_interrupts()?;
+        self.rx.iter_mut().for_each(|rx| rx.arm());
+        let came = self.rx.iter().any(|rx| rx.has_used()) || wait_any(&mut self.interrupts[..receiving], timeout)?;
         self.rx.iter_mut().for_each(|rx| rx.disarm());
         Ok(came)
     }

@@ -315,6 +315,11 @@ impl Connection {
         self.offered - self.next.saturating_sub(1).min(self.offered)
     }
 
+    /// Whether something was sent that is not acknowledged.
+    pub(super) fn has_data_under_way(&self) -> bool {
+        !self.scoreboard.is_empty()
+    }
+
     /// The number behind all that was sent.
     #[inline]
     pub(super) fn sent_upto(&self) -> Seq {

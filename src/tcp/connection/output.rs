@@ -142,9 +142,16 @@ impl Connection {
         if waiting == 0 && !fin {
             return None;
         }
-        let mss = u64::from(self.mss) - self.options_len() as u64;
         let window = (self.una + self.window).saturating_sub(self.next);
         let usable = room.min(window);
+        if usable == 0 && in_flight > 0 {
+            // Mostly so, when an ACK has just been answered with all that it let out.
+            if room == 0 {
+                self.limited_until = self.next;
+            }
+            return None;
+        }
+        let mss = u64::from(self.mss) - self.options_len() as u64;
         let wanted = waiting + u64::from(fin);
         if usable < wanted.min(mss) || (usable < wanted && self.should_defer(usable, mss, in_flight)) {
             if room <= window {
@@ -198,7 +205,9 @@ impl Connection {
             return false;
         }
         let quarter = self.congestion.window().min(self.largest_window) / 4;
-        usable < quarter.max(mss) && usable < self.burst(self.pace(), mss)
+        // A burst has two segments at least, where the NIC cuts.
+        let few = 2 * mss <= self.config.max_burst.into() && usable < 2 * mss;
+        usable < quarter.max(mss) && (few || usable < self.burst(self.pace(), mss))
     }
 
     /// Something new if there is and the peer's window allows, else the last segment again (RFC 8985 7.3).

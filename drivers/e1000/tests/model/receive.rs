@@ -76,6 +76,40 @@ fn at_most_as_many_packets_as_asked_for_are_taken() {
 }
 
 #[test]
+fn known_packets_go_straight_back_to_the_ring_and_the_first_other_one_stays() {
+    let mut bench = Bench::with(E1000Config { rx_descriptors: 80, ..jumbo() });
+    bench.nic.rx(0).refill(&mut bench.pool).unwrap();
+    let free = bench.free_buffers();
+    let mut seen = Vec::new();
+    for round in 0..40u32 {
+        // Seven that are known, one that is not, and one over two descriptors.
+        let packets: Vec<_> = (0..9).map(|number| plain(STATION, 9 * round + number, if number == 8 { 3000 } else { 66 })).collect();
+        for packet in &packets {
+            assert_eq!(bench.model.receive(packet), Received::Delivered);
+        }
+        let mut known = |buffer: &hal::Buffer, _: &hal::receive::About| {
+            let mut bytes = vec![0; buffer.len()];
+            buffer.read(0, &mut bytes);
+            seen.push(bytes);
+            seen.len() % 8 != 0
+        };
+        assert_eq!(bench.nic.rx(0).skim(3, &mut known).unwrap(), 3);
+        assert_eq!(bench.nic.rx(0).skim(100, &mut known).unwrap(), 4);
+        assert!(seen[seen.len() - 8..] == packets[..8], "round {round}");
+        let mut burst = RxBurst::default();
+        assert_eq!(bench.nic.rx(0).receive(&mut burst, 1).unwrap(), 1);
+        assert_eq!(bytes_of(&burst), packets[7..8]);
+        burst.clear();
+        assert_eq!(bench.nic.rx(0).skim(100, &mut |_, _| -> bool { panic!("it lies in two buffers") }).unwrap(), 0);
+        assert!(bench.received() == packets[8..], "round {round}");
+        bench.nic.rx(0).refill(&mut bench.pool).unwrap();
+        assert_eq!(bench.free_buffers(), free, "round {round}");
+    }
+    assert_eq!(bench.nic.rx(0).counters().packets, 360);
+    bench.finish();
+}
+
+#[test]
 fn the_ring_is_filled_but_for_one_descriptor() {
     let mut bench = Bench::new();
     assert_eq!(bench.nic.rx(0).refill(&mut bench.pool).unwrap(), 255);
