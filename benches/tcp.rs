@@ -26,7 +26,7 @@ const WINDOW: (u16, u8) = (((4 * BURST) >> 5) as u16, 5);
 /// Warm bytes of the file.
 const FILE: u64 = 4 << 20;
 
-/// A case, and what it may cost.
+/// A case.
 struct Case {
     name: &'static str,
     what: &'static str,
@@ -34,14 +34,13 @@ struct Case {
     acks: u32,
     /// Whether each is taken by a poll of its own.
     apart: bool,
-    target: f64,
 }
 
 const CASES: [Case; 4] = [
-    Case { name: "acks-1", what: "1 ACK for 64 KiB", acks: 1, apart: false, target: 60.0 },
-    Case { name: "acks-2", what: "2 ACKs for 64 KiB", acks: 2, apart: false, target: 60.0 },
-    Case { name: "acks-22", what: "22 ACKs for 64 KiB, taken at once", acks: 22, apart: false, target: 250.0 },
-    Case { name: "acks-22-apart", what: "22 ACKs for 64 KiB, a poll for each", acks: 22, apart: true, target: 250.0 },
+    Case { name: "acks-1", what: "1 ACK for 64 KiB", acks: 1, apart: false },
+    Case { name: "acks-2", what: "2 ACKs for 64 KiB", acks: 2, apart: false },
+    Case { name: "acks-22", what: "22 ACKs for 64 KiB, taken at once", acks: 22, apart: false },
+    Case { name: "acks-22-apart", what: "22 ACKs for 64 KiB, a poll for each", acks: 22, apart: true },
 ];
 
 fn main() {
@@ -51,24 +50,21 @@ fn main() {
     }
     let json = arguments.iter().any(|argument| argument == "--json");
     let valgrind = counting::valgrind();
-    let mut missed = false;
     if !json {
-        println!("{:<44} {:>12} {:>8}", "instructions a KiB, all of the stack", "pagewire", "target");
+        println!("{:<44} {:>12}", "instructions a KiB, all of the stack", "pagewire");
     }
     let mut figures = serde_json::Map::new();
     for case in &CASES {
         let [short, long] = RUNS.map(|bursts| count(&valgrind, case.name, bursts));
         let cost = (long - short) as f64 / ((RUNS[1] - RUNS[0]) as f64 * f64::from(BURST) / 1024.0);
-        missed |= cost > case.target;
-        figures.insert(case.name.into(), serde_json::json!({"instructions_per_kib": cost, "target": case.target}));
+        figures.insert(case.name.into(), serde_json::json!({ "instructions_per_kib": cost }));
         if !json {
-            println!("{:<44} {cost:>12.1} {:>8}", case.what, case.target);
+            println!("{:<44} {cost:>12.1}", case.what);
         }
     }
     if json {
         println!("{}", serde_json::Value::Object(figures));
     }
-    assert!(!missed, "a target was missed");
 }
 
 fn poll(stack: &mut Stack, now: Duration) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hal::{Buffer, Burst, BusError, Capabilities, MacAddress, Nic, NicError, Offload, Pool, PoolConfig, RegisterError, RxBurst};
 
 use hal::nic::RxFilter;
-use hal::receive::RxFlags;
+use hal::receive::{About, RxFlags};
 
 use super::error::SendError;
 use super::options::Stability;
@@ -161,17 +161,18 @@ impl Port {
 
     /// As [`service`](Self::service), and tells what the NIC found out about each packet. What `audience` says that it has taken is not looked at for a
     /// question to answer.
-    pub(crate) fn service_with(&mut self, audience: &mut impl Audience) -> Result<usize, NicError> {
+    pub(crate) fn service_with<A: Audience>(&mut self, audience: &mut A) -> Result<usize, NicError> {
         let own_vlan = self.interface.vlan().map_or(0, identifier);
         let rx = self.nic.rx(0);
-        let known = rx.skim(SKIM_LIMIT, &mut |buffer, about| {
+        let mut expected = |buffer: &Buffer, about: &About| {
             let mut short = [0; SHORT];
             let whole = buffer.len() <= SHORT && buffer.capacity() >= SHORT && vlan_of(about.flags, about.vlan_tag) == own_vlan;
             if whole {
                 buffer.read(0, &mut short);
             }
             whole && audience.expects(&short[..buffer.len().min(SHORT)], about.flags)
-        })?;
+        };
+        let known = if A::EXPECTS { rx.skim(SKIM_LIMIT, &mut expected)? } else { 0 };
         let count = rx.receive(&mut self.arrived, RECEIVE_LIMIT)?;
         if count == 0 {
             // Packets that the queue dropped itself have used buffers, too.
@@ -305,6 +306,9 @@ impl Port {
 
 /// Who is shown what arrives.
 pub(crate) trait Audience {
+    /// Whether there may be something that it [expects](Self::expects).
+    const EXPECTS: bool = false;
+
     /// Whether a packet of [`SHORT`] bytes at most is one that was expected, and is taken; else it is shown again by [`hears`](Self::hears).
     fn expects(&mut self, _packet: &[u8], _checked: RxFlags) -> bool {
         false

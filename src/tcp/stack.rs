@@ -48,6 +48,8 @@ struct Arriving<'c> {
 }
 
 impl Audience for Arriving<'_> {
+    const EXPECTS: bool = true;
+
     #[inline]
     fn expects(&mut self, packet: &[u8], checked: RxFlags) -> bool {
         self.connections.receive_alike(packet, checked)

@@ -105,6 +105,28 @@ fn who_waits_is_woken_and_sees_what_was_there_before() {
 }
 
 #[test]
+fn who_waits_for_packets_alone_is_not_woken_by_completions() {
+    each(|features| {
+        let mut bench = Bench::new(features);
+        bench.nic.rx(0).refill(&mut bench.pool).unwrap();
+        for round in 0..300 {
+            let before = bench.model.interrupts(1);
+            post(&mut bench, 3);
+            bench.model.step();
+            assert!(!bench.nic.wait_received(Duration::ZERO).unwrap(), "round {round}: completions");
+            assert_eq!(bench.model.interrupts(1), before, "round {round}");
+            bench.deliver(&plain(STATION, round, 64));
+            assert!(bench.nic.wait_received(Duration::ZERO).unwrap(), "round {round}: a packet");
+            bench.received();
+            assert!(bench.nic.wait(Duration::ZERO).unwrap(), "round {round}: completions are still there");
+            assert_eq!(bench.nic.tx(0).reap().unwrap(), 3);
+            bench.nic.rx(0).refill(&mut bench.pool).unwrap();
+        }
+        bench.finish();
+    });
+}
+
+#[test]
 fn what_happens_during_the_wait_wakes() {
     each(|features| {
         let mut bench = Bench::with(features, VirtioNetConfig { rx_descriptors: 16, ..VirtioNetConfig::default() });
