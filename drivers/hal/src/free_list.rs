@@ -117,22 +117,16 @@ impl FreeList {
     /// Takes an index from the chain, which is filled again with all that was given back when it is empty.
     #[inline]
     pub(crate) fn take(&self, chain: &mut Chain) -> Option<u32> {
-        if chain.first == EMPTY && !self.refill(chain) {
-            return None;
+        // Without a call, so that the caller's registers stay as they are.
+        if chain.first == EMPTY {
+            chain.first = self.head.swap(EMPTY, Ordering::Acquire);
+            if chain.first == EMPTY {
+                chain.first = chain.fresh.pop()?;
+            }
         }
         let index = chain.first;
         chain.first = self.after(index).load(Ordering::Relaxed);
         Some(index)
-    }
-
-    /// Whether there was anything for an empty chain.
-    #[inline(never)]
-    fn refill(&self, chain: &mut Chain) -> bool {
-        chain.first = self.head.swap(EMPTY, Ordering::Acquire);
-        if chain.first == EMPTY {
-            chain.first = chain.fresh.pop().unwrap_or(EMPTY);
-        }
-        chain.first != EMPTY
     }
 
     /// Ends the list: what is given back from now on is refused. Returns how many indices are in the list and the chain.
