@@ -39,6 +39,8 @@ const LOST: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is sent meanwhile.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Looks in a row that find nothing until a few missing buffers are replaced: what comes soon does not wait for that.
+const REST: u32 = 64;
 /// Packets that are looked at together.
 const LIMIT: usize = 32;
 
@@ -52,6 +54,8 @@ pub(super) struct Pinger<'q, 'w> {
     burst: Burst<'w>,
     arrived: RxBurst,
     number: u64,
+    /// Looks in a row that found nothing.
+    idle: u32,
     /// When the last packet was back, which is when this one began.
     since: Instant,
     times: Histogram<u64>,
@@ -69,6 +73,7 @@ impl<'q, 'w> Pinger<'q, 'w> {
             burst: Burst::with_capacity(1),
             arrived: RxBurst::with_capacity(LIMIT),
             number: 0,
+            idle: 0,
             since: Instant::now(),
             times: histogram(),
             lost: 0,
@@ -90,28 +95,42 @@ impl<'q, 'w> Pinger<'q, 'w> {
         &self.times
     }
 
+    /// Sends the next packet, which lies ready. What need not come before it comes behind: completions, and the packet after it.
     fn send_next(&mut self) -> Result<(), NicError> {
         self.number += 1;
-        self.send()
+        if self.burst.is_empty() {
+            self.prepare(self.number);
+        }
+        self.post()
     }
 
-    /// Sends the packet of this number.
-    fn send(&mut self) -> Result<(), NicError> {
-        self.target.reap()?;
-        let Some(mut buffer) = self.pool.take() else { return Ok(()) };
-        buffer.set(&self.shape.header);
-        buffer.write(HEADER, &self.number.to_be_bytes());
-        buffer.set_len(self.shape.first);
-        self.burst.push(buffer, Offload::NONE);
-        self.shape.rest.iter().for_each(|segment| self.burst.gather(*segment));
+    /// Sends the packet of this number again.
+    fn send_again(&mut self) -> Result<(), NicError> {
+        self.burst.clear();
+        self.prepare(self.number);
+        self.post()
+    }
+
+    fn post(&mut self) -> Result<(), NicError> {
         self.target.post(&mut self.burst)?;
         // Where there is no room it is lost, and sent again.
         self.burst.clear();
+        self.target.reap()?;
         Ok(())
     }
 
-    /// Whether something came, and whether it was the packet that is under way.
-    fn take(&mut self) -> Result<(bool, bool), NicError> {
+    /// Writes the packet of a number.
+    fn prepare(&mut self, number: u64) {
+        let Some(mut buffer) = self.pool.take() else { return };
+        buffer.set(&self.shape.header);
+        buffer.write(HEADER, &number.to_be_bytes());
+        buffer.set_len(self.shape.first);
+        self.burst.push(buffer, Offload::NONE);
+        self.shape.rest.iter().for_each(|segment| self.burst.gather(*segment));
+    }
+
+    /// How many packets came, and whether one of them was the one that is under way.
+    fn receive(&mut self) -> Result<(usize, bool), NicError> {
         let count = self.source.receive(&mut self.arrived, LIMIT)?;
         let expected = self.number.to_be_bytes();
         let back = count > 0
@@ -119,9 +138,14 @@ impl<'q, 'w> Pinger<'q, 'w> {
                 let mut start = [0; LEAST];
                 packet.copy_to(&mut start) == LEAST && start[HEADER..] == expected
             });
+        Ok((count, back))
+    }
+
+    /// Gives back what was received.
+    fn settle(&mut self, count: usize) -> Result<(), NicError> {
         self.arrived.clear();
-        self.source.settle(self.pool, count == 0)?;
-        Ok((count > 0, back))
+        self.idle = if count == 0 { self.idle.saturating_add(1) } else { 0 };
+        self.source.settle(self.pool, self.idle >= REST)
     }
 }
 
@@ -150,14 +174,19 @@ impl Latency {
 
 impl Work for Pinger<'_, '_> {
     fn poll(&mut self) -> Result<bool, BenchError> {
-        let (busy, back) = self.take()?;
+        let (count, back) = self.receive()?;
         if back {
+            // The next one is on its way before anything else is done.
+            self.send_next()?;
             let now = Instant::now();
             self.times.saturating_record((now - self.since).as_nanos() as u64);
             self.since = now;
-            self.send_next()?;
         }
-        Ok(busy)
+        self.settle(count)?;
+        if back {
+            self.prepare(self.number + 1);
+        }
+        Ok(count > 0)
     }
 
     fn begin(&mut self, over: &dyn Fn() -> bool) -> Result<(), BenchError> {
@@ -166,7 +195,8 @@ impl Work for Pinger<'_, '_> {
         let mut sent = start;
         self.send_next()?;
         loop {
-            let (_, back) = self.take()?;
+            let (count, back) = self.receive()?;
+            self.settle(count)?;
             let now = Instant::now();
             if back || over() {
                 break;
@@ -177,7 +207,7 @@ impl Work for Pinger<'_, '_> {
             if now - sent > AGAIN {
                 sent = now;
                 self.target.check(now - start)?;
-                self.send()?;
+                self.send_again()?;
             }
         }
         // Copies of the first one that come later have another number.
