@@ -1,7 +1,9 @@
 //! Transfers through the real driver on the in-process model, with smoltcp as the peer.
 
+mod acks;
 mod bench;
 mod change;
+mod client;
 mod reset;
 mod trouble;
 mod vlan;
