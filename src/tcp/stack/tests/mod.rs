@@ -4,6 +4,7 @@ mod acks;
 mod bench;
 mod change;
 mod client;
+mod full;
 mod reset;
 mod trouble;
 mod vlan;
