@@ -385,10 +385,11 @@ impl WindowCache {
         }
     }
 
-    /// Whether anything of a file is mapped, in whatever version.
-    pub fn has(&self, file: &RegularFile) -> bool {
-        let mut keys = self.windows.iter().flatten().map(|window| window.key).chain(self.retired.iter().map(|retired| retired.key));
-        keys.any(|key| key.file.same_file(file.identity()))
+    /// Whether anything that was [forgotten](Self::forget) of a file is still mapped, in whatever version. What somebody who opened it anew has mapped
+    /// since is no part of it.
+    pub fn has_forgotten(&self, file: &RegularFile) -> bool {
+        let doomed = self.windows.iter().flatten().filter(|window| window.doomed).map(|window| window.key);
+        doomed.chain(self.retired.iter().map(|retired| retired.key)).any(|key| key.file.same_file(file.identity()))
     }
 
     /// Unmaps what is retired and no longer referred to. Returns how many windows are left that are retired, or will be with their last hold.

@@ -107,9 +107,10 @@ impl Link {
         })
     }
 
-    /// Gives up what was acknowledged. Before each turn of [polls](Self::poll).
+    /// Gives up what was acknowledged. Before each turn of [polls](Self::poll), and before what waited for room is planned. `is_planned` says whether
+    /// frames of it are planned and not built yet: their windows stay.
     #[inline]
-    pub fn settle(&mut self, windows: &mut WindowCache, report: &mut StackReport, now: Duration) {
+    pub fn settle(&mut self, windows: &mut WindowCache, report: &mut StackReport, is_planned: impl FnOnce() -> bool, now: Duration) {
         let acknowledged = self.engine.acknowledged();
         if acknowledged > self.acknowledged {
             report.acknowledged += acknowledged - self.acknowledged;
@@ -118,7 +119,7 @@ impl Link {
             self.outbox.held.acknowledge(windows, acknowledged);
         } else if self.outbox.extents.is_empty() {
             self.moved = now;
-        } else if self.stands_still(now) {
+        } else if self.stands_still(now) && !is_planned() {
             self.outbox.held.let_go(windows);
         }
         // A file has changed, and what was on its way has arrived.

@@ -269,7 +269,7 @@ impl Stack {
             self.port.windows.sweep()?;
             let windows = &self.port.windows;
             self.leaving.retain(|file| {
-                let mapped = windows.has(file.file());
+                let mapped = windows.has_forgotten(file.file());
                 if !mapped {
                     file.give_up_lease();
                 }

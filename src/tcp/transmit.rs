@@ -44,6 +44,11 @@ pub(super) struct Frame {
 }
 
 impl Frame {
+    /// Whether it is of this connection.
+    fn is_of(&self, name: Name) -> bool {
+        matches!(self.origin, Origin::Link(own) if own == name)
+    }
+
     fn into_unsent(self) -> Unsent {
         let Self { origin, planned, mss, again } = self;
         Unsent { origin, header: planned.header, payload: planned.payload, mss, again }
@@ -62,17 +67,20 @@ impl Stack {
         }
         let mut burst: Burst<'_> = std::mem::take(&mut self.burst);
         self.accounts.clear();
-        let (mut unreadable, port) = (None, &mut self.port);
+        let (mut unreadable, mut ended, port) = (None, false, &mut self.port);
         for frame in &self.frames {
             let (path, outbox) = match &frame.origin {
                 Origin::Bare(path) => (Some(path), &self.nothing),
-                Origin::Link(name) => match self.connections.table.get(*name) {
+                Origin::Link(name) => match self.connections.table.get(*name).filter(|link| !link.engine.is_closed()) {
                     Some(link) => (link.path.as_ref(), &link.outbox),
                     None => (None, &self.nothing),
                 },
             };
-            // A connection without a path has given nothing to be sent.
-            let Some(path) = path else { break };
+            // A connection that has ended since this was planned: it is dropped when it is planned again.
+            let Some(path) = path else {
+                ended = true;
+                break;
+            };
             match self.framer.build(&frame.planned, path, outbox, &port.windows, &mut port.pool, &mut burst) {
                 Ok(account) => self.accounts.push(account),
                 Err(BuildError::NoBuffer) => break,
@@ -87,7 +95,7 @@ impl Stack {
         let posted = posted?;
         self.account(posted, now);
         // What found no room is planned again, in the same order.
-        self.blocked = posted < self.frames.len() && unreadable.is_none();
+        self.blocked = posted < self.frames.len() && unreadable.is_none() && !ended;
         self.put_back(posted);
         self.frames.clear();
         if let Some((file, error)) = unreadable {
@@ -129,7 +137,7 @@ impl Stack {
     fn plan(&mut self, now: Duration) {
         while self.frames.len() < self.burst_limit {
             let planned = match self.unsent.pop_front() {
-                Some(unsent) => self.plan_one(unsent).map(|()| true),
+                Some(unsent) => self.plan_again(unsent, now).map(|()| true),
                 None => self.collect(now),
             };
             match planned {
@@ -143,6 +151,26 @@ impl Stack {
         }
     }
 
+    /// Plans what waited for room. ACKs may have come meanwhile: what is acknowledged is given up before the frame is planned, for the frame could not be
+    /// built without it.
+    fn plan_again(&mut self, mut unsent: Unsent, now: Duration) -> Result<(), Busy> {
+        if let Origin::Link(name) = unsent.origin
+            && let Some(link) = self.connections.table.get_mut(name)
+        {
+            let is_planned = || self.frames.iter().any(|frame| frame.is_of(name));
+            link.settle(&mut self.port.windows, &mut self.connections.report, is_planned, now);
+            let acknowledged = link.outbox.extents.start();
+            if unsent.payload.end <= acknowledged {
+                return Ok(());
+            }
+            if unsent.payload.start < acknowledged {
+                unsent.header.seq = unsent.header.seq + (acknowledged - unsent.payload.start);
+                unsent.payload.start = acknowledged;
+            }
+        }
+        self.plan_one(unsent)
+    }
+
     /// Plans the first frame of a segment; the rest of it waits. When that is not possible, all of it waits.
     fn plan_one(&mut self, mut unsent: Unsent) -> Result<(), Busy> {
         let windows = &mut self.port.windows;
@@ -152,8 +180,7 @@ impl Stack {
             Origin::Link(name) => {
                 let Some(link) = self.connections.table.get_mut(*name) else { return Ok(()) };
                 let Some(path) = &link.path else { return Ok(()) };
-                // What was acknowledged while it waited is not needed any more.
-                if link.engine.is_closed() || payload.start < link.outbox.extents.start() {
+                if link.engine.is_closed() {
                     return Ok(());
                 }
                 self.framer.plan(header, payload, mss, path, &mut link.outbox, windows)
@@ -193,7 +220,8 @@ impl Stack {
             // Its next hop is asked for.
             return Ok(true);
         }
-        link.settle(&mut self.port.windows, &mut self.connections.report, now);
+        let is_planned = || self.frames.iter().any(|frame| frame.is_of(name));
+        link.settle(&mut self.port.windows, &mut self.connections.report, is_planned, now);
         let mut planned = Ok(());
         for _ in 0..TURN {
             let Some(link) = self.connections.table.get_mut(name) else { return Ok(true) };

@@ -207,17 +207,18 @@ fn a_window_of_a_forgotten_file_goes_with_its_last_hold() {
     let mut cache = WindowCache::new(space, u64::MAX);
     let hold = cache.hold(&before, 0).unwrap();
     cache.forget(&before);
-    assert_eq!((cache.sweep().unwrap(), cache.has(&before), model.mappings()), (1, true, 1));
+    assert_eq!((cache.sweep().unwrap(), cache.has_forgotten(&before), model.mappings()), (1, true, 1));
     // The same version again is another window: the forgotten one takes no new holds.
     let other = cache.hold(&open(&named), 0).unwrap();
     assert_eq!(model.mappings(), 2);
     cache.let_go(hold);
     assert_eq!((cache.sweep().unwrap(), model.mappings()), (0, 1));
+    assert!(!cache.has_forgotten(&before), "the newer window was not forgotten");
     cache.let_go(other);
     cache.hold(&before, 0).map(|hold| cache.let_go(hold)).unwrap();
     assert_eq!(cache.statistics().hits, 1, "the newer window stayed");
     cache.forget(&before);
-    assert!(cache.sweep().unwrap() == 0 && !cache.has(&before));
+    assert!(cache.sweep().unwrap() == 0 && !cache.has_forgotten(&before));
 }
 
 #[test]

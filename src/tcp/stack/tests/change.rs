@@ -119,6 +119,51 @@ fn a_file_that_nobody_sends_any_more_gives_its_lease_up_when_it_is_wanted() {
 }
 
 #[test]
+fn who_asks_for_a_file_that_is_wanted_does_not_keep_its_writer_waiting() {
+    const LEN: u64 = 3_000_000;
+    let (path, _) = file(LEN as usize);
+    let leased = shared(&path, Stability::Auto);
+    let mut bench = Bench::new();
+    bench.open(65_536);
+    bench.open(65_536);
+    let mut sockets: Vec<Socket> = Vec::new();
+    let mut program = |stack: &mut Stack, event: Event| {
+        if let Event::Incoming(listener) = event {
+            sockets.extend(std::iter::from_fn(|| listener.accept(stack)));
+        }
+    };
+    bench.run_until(Duration::from_secs(5), &mut program, |bench| bench.stack.report().accepted == 2);
+    sockets[0].sendfile(&mut bench.stack, &leased, 0..LEN).unwrap();
+    for _ in 0..10 {
+        bench.step(&mut |_, _| (), true);
+    }
+    // Frames of it are on their way, and the NIC is not done with them.
+    bench.stack.poll(bench.now).unwrap();
+    assert!(bench.stack.outstanding() > 0);
+    let writer = std::thread::spawn({
+        let path = path.to_path_buf();
+        move || File::options().write(true).open(path).map(drop)
+    });
+    let start = std::time::Instant::now();
+    while leased.disturbed().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(30), "the lease is not broken");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // The next client gets it as it is, and without a lease, since there is none to be had.
+    let trusted = shared(&path, Stability::Auto);
+    assert_ne!(trusted.stability(), "lease");
+    sockets[1].sendfile(&mut bench.stack, &trusted, 0..LEN).unwrap();
+    let before = bench.stack.report().windows.mapped;
+    bench.stack.poll(bench.now).unwrap();
+    assert!(bench.stack.report().windows.mapped > before && !writer.is_finished());
+    for _ in 0..10 {
+        bench.step(&mut |_, _| (), true);
+    }
+    assert!(bench.stack.leaving.is_empty(), "it keeps the lease of a file that is not mapped any more");
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
 fn a_range_outside_the_file_queues_nothing() {
     let (path, _) = file(100);
     let file = shared(&path, Stability::Auto);

@@ -1,7 +1,10 @@
 //! Transfers through the real driver on the in-process model, with smoltcp as the peer.
 
+mod acks;
 mod bench;
 mod change;
+mod client;
+mod full;
 mod reset;
 mod trouble;
 mod vlan;
