@@ -29,7 +29,7 @@ pub struct Figures {
     pub burst: usize,
     /// Queues, with a thread each.
     pub queues: usize,
-    /// Queues that the first one's thread served besides, and over which nothing went.
+    /// Pairs of queues that the first one's thread served besides, and over which nothing went.
     pub idle_queues: usize,
     /// Packets completed, received, forwarded, or come back.
     pub frames: u64,

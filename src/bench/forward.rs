@@ -26,7 +26,7 @@ pub(super) struct Direction<'q> {
     before: TxCounters,
     /// Received, and not posted yet. Nothing more is taken before it is empty, so that nothing is lost here.
     burst: Burst<'static>,
-    /// Turns since there was something to post.
+    /// Turns since there was something to post, or completions were looked for.
     idle: u32,
 }
 
@@ -51,8 +51,8 @@ impl<'q> Direction<'q> {
             }
         }
         // Room for what is to be posted, by one look for a burst; without any, what is left is taken back now and then.
-        self.idle = if self.burst.is_empty() { self.idle + 1 } else { 0 };
-        let reaped = if self.idle.is_multiple_of(PATIENCE) { self.target.reap()? } else { 0 };
+        self.idle = if self.burst.is_empty() { (self.idle + 1) % PATIENCE } else { 0 };
+        let reaped = if self.idle == 0 { self.target.reap()? } else { 0 };
         let posted = if self.burst.is_empty() { 0 } else { self.target.post(&mut self.burst)? };
         // After that, since what was posted is waited for.
         self.source.settle(pool, received == 0)?;

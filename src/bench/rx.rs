@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hal::nic::RxCounters;
-use hal::{NicError, Pool, RxBurst, RxQueue};
+use hal::{NicError, Pool, RxBurst, RxQueue, TxQueue};
 
 use super::BenchError;
 use super::figures::Share;
@@ -71,14 +71,16 @@ impl<'q> Source<'q> {
 /// Receives on one queue, and drops what came.
 pub(super) struct Receiver<'q> {
     source: Source<'q>,
+    /// The other queue of the pair, over which nothing goes: it knows how the device is.
+    beside: &'q mut dyn TxQueue,
     pool: &'q mut Pool,
     arrived: RxBurst,
     limit: usize,
 }
 
 impl<'q> Receiver<'q> {
-    pub fn new(queue: &'q mut dyn RxQueue, pool: &'q mut Pool, limit: usize) -> Self {
-        Self { source: Source::new(queue), pool, arrived: RxBurst::with_capacity(limit), limit }
+    pub fn new(queue: &'q mut dyn RxQueue, beside: &'q mut dyn TxQueue, pool: &'q mut Pool, limit: usize) -> Self {
+        Self { source: Source::new(queue), beside, pool, arrived: RxBurst::with_capacity(limit), limit }
     }
 
     pub fn share(&self) -> Share {
@@ -98,8 +100,8 @@ impl Work for Receiver<'_> {
         Ok(self.source.refill(self.pool)?)
     }
 
-    fn check(&mut self, _now: Duration) -> Result<(), BenchError> {
-        Ok(())
+    fn check(&mut self, now: Duration) -> Result<(), BenchError> {
+        Ok(self.beside.check(now)?)
     }
 
     fn finish(&mut self, _clock: &dyn Fn() -> Duration) -> Result<(), BenchError> {

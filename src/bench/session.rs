@@ -102,8 +102,9 @@ impl Session {
     pub fn receive(&mut self, load: &Load, stop: &AtomicBool) -> Result<Figures, BenchError> {
         self.check(load, HEADER)?;
         self.counting_drops(|Self { nics, pools, .. }| {
-            let (_, sources) = nics[0].split();
-            let works = sources.into_iter().zip(pools).map(|(source, pool)| Receiver::new(source, pool, load.burst)).collect();
+            let (targets, sources) = nics[0].split();
+            let queues = sources.into_iter().zip(targets).zip(pools);
+            let works = queues.map(|((source, beside), pool)| Receiver::new(source, beside, pool, load.burst)).collect();
             let done = threads::run(works, load, stop)?;
             let shares: Vec<_> = done.iter().map(|(work, tally)| (*tally, work.share())).collect();
             Ok(Figures::sum(Kind::Rx, load, &shares))

@@ -90,6 +90,26 @@ fn a_device_that_goes_ends_the_measurement_with_what_happened() {
     assert!(matches!(done, Err(BenchError::Nic(NicError::Vanished { .. }))), "{done:?}");
 }
 
+#[test]
+fn a_device_that_goes_ends_a_reception_too() {
+    let (model, mut session) = session(open(1500));
+    // Until it is noticed: the measured time is longer than any test.
+    let load = Load { duration: Duration::from_secs(3600), ..load(&[64]) };
+    let stop = AtomicBool::new(false);
+    scope(|scope| {
+        let receiving = scope.spawn(|| session.receive(&load, &stop));
+        wait_until_taken(&model);
+        model.set_fault(Fault::Vanished);
+        let start = Instant::now();
+        while !receiving.is_finished() && start.elapsed() < Duration::from_secs(30) {
+            yield_now();
+        }
+        stop.store(true, Ordering::Relaxed);
+        let done = receiving.join().unwrap();
+        assert!(matches!(done, Err(BenchError::Nic(NicError::Vanished { .. }))), "{done:?}");
+    });
+}
+
 // What the tests below do while a measurement runs on another thread.
 
 const RDH: u64 = 0x2810;

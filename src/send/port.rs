@@ -6,6 +6,7 @@ use hal::{Buffer, Burst, BusError, Capabilities, MacAddress, Nic, NicError, Offl
 
 use hal::nic::RxFilter;
 use hal::receive::{About, RxFlags};
+use smoltcp::wire::ETHERNET_HEADER_LEN;
 
 use super::error::SendError;
 use super::options::Stability;
@@ -230,8 +231,11 @@ impl Port {
     /// Sends one frame that is complete, checksums included, but without a tag. Returns whether there was room for it.
     ///
     /// # Errors
-    /// What the NIC says.
+    /// [`NicError::Config`] for bytes that are no frame; what the NIC says.
     pub fn transmit(&mut self, frame: &[u8]) -> Result<bool, NicError> {
+        if frame.len() < ETHERNET_HEADER_LEN {
+            return Err(NicError::Config(format!("a frame of {} bytes; its Ethernet header alone has {ETHERNET_HEADER_LEN}", frame.len())));
+        }
         let offload = self.interface.offload();
         let mut own = std::mem::take(&mut self.own);
         self.reply.clear();

@@ -476,3 +476,19 @@ fn a_port_that_was_opened_for_less_refuses_the_mtu() {
     let interface = Interface::new(nic.mac(), "192.0.2.1/24".parse().unwrap(), None, 9000, None).unwrap();
     assert!(matches!(Port::new(Box::new(nic), interface, PortConfig::default()), Err(SendError::Config(_))));
 }
+
+#[test]
+fn what_is_no_frame_is_refused_and_a_frame_gets_its_tag() {
+    let model = E1000Model::new("52:54:00:00:00:01".parse().unwrap());
+    // It inserts no tags.
+    let nic = E1000::start(model.device(), E1000Config { offloads: OffloadFlags::empty(), ..E1000Config::default() }).unwrap();
+    let interface = Interface::new(nic.mac(), "192.0.2.1/24".parse().unwrap(), None, 1500, Some(100)).unwrap();
+    let mut port = Port::new(Box::new(nic), interface, PortConfig::default()).unwrap();
+    for bytes in [&[][..], &[2; 11], &[2; 13]] {
+        let error = port.transmit(bytes).unwrap_err().to_string();
+        assert!(error.contains("a frame of") && error.contains("14"), "{error}");
+    }
+    assert!(port.transmit(&[2; 60]).unwrap());
+    let sent = model.step();
+    assert_eq!(sent, [[&[2; 12][..], &[0x81, 0, 0, 100], &[2; 48]].concat()]);
+}

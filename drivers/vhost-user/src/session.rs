@@ -162,12 +162,14 @@ impl Session {
     /// Agrees on the device's features; what is mapped is told then.
     pub fn accept(&mut self, features: u64) -> Result<(), VhostUserError> {
         let own = self.offered() & PROTOCOL_FEATURES;
+        let told = self.is_agreed();
         self.send("VHOST_USER_SET_FEATURES", |frontend| frontend.set_features(features | own))?;
         if let Some(link) = &mut self.link {
             link.agreed = true;
         }
         if self.has(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS) {
-            for index in 0..self.regions.len() {
+            // A back end keeps what it was told on this connection, and takes no region twice.
+            for index in if told { 0..0 } else { 0..self.regions.len() } {
                 let region = self.regions[index].describe();
                 self.send("VHOST_USER_ADD_MEM_REG", |frontend| frontend.add_mem_region(&region))?;
             }

@@ -41,6 +41,7 @@ const NOT_THE_BACK_ENDS: u64 = 1 << 2 // CTRL_GUEST_OFFLOADS
     | 1 << 23 // CTRL_MAC_ADDR
     | 1 << 26 // VHOST_F_LOG_ALL
     | PROTOCOL_FEATURES
+    | 1 << 33 // ACCESS_PLATFORM: with it a back end asks the front end for the translation of each address (IOTLB messages)
     | 1 << 53 // NOTF_COAL
     | 1 << 57 // HASH_REPORT
     | 1 << 60; // RSS

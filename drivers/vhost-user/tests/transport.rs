@@ -120,6 +120,30 @@ fn what_the_rings_name_arrives_and_a_restarted_back_end_is_found_again() {
 }
 
 #[test]
+fn a_reset_tells_a_back_end_nothing_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let pending = BackEnd::listen_with_slots(&path);
+    let mut transport = VhostUser::open(Connector::client(&path), options()).unwrap();
+    let back_end = pending.connected();
+    start(&mut transport);
+    let mut interrupt = transport.interrupt(Some(1)).unwrap();
+    let mut rings = Rings::new(&transport);
+    let data = rings.memory.iova() + (HALF + DATA) as u64;
+    for round in 1..4 {
+        let doorbell = rings.enable(&mut transport);
+        rings.send(&doorbell, data, 3);
+        // A back end may interrupt for nothing when it gets to know a queue.
+        while rings.used() == 0 {
+            assert!(interrupt.wait(Duration::from_secs(20)).unwrap(), "round {round}");
+        }
+        assert_eq!(back_end.frames.lock().unwrap().len(), round);
+        start(&mut transport);
+    }
+    assert!(transport.dma().limits().maps > 8);
+}
+
+#[test]
 fn a_back_end_may_be_the_one_that_connects() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
@@ -144,13 +168,14 @@ fn the_front_ends_own_features_are_not_offered() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let (csum, everything) = (1, (1 << 30) - 1);
-    let pending = BackEnd::listen(&path, everything);
+    let access_platform = 1 << 33;
+    let pending = BackEnd::listen(&path, everything | access_platform);
     let mut transport = VhostUser::open(Connector::client(&path), Options::default()).unwrap();
     let _back_end = pending.connected();
     let features = transport.device_features().unwrap();
     let (mac, status, control, mq, protocol) = (1 << 5, 1 << 16, 1 << 17, 1 << 22, 1 << 30);
     assert_eq!(features & (csum | VERSION_1), csum | VERSION_1);
-    assert_eq!(features & (mac | status | control | mq | protocol), 0);
+    assert_eq!(features & (mac | status | control | mq | protocol | access_platform), 0);
     assert_eq!(transport.implicit_pairs(), Some(transport.queues().unwrap() / 2));
     let mut pairs = [0; 2];
     transport.read_config(8, &mut pairs).unwrap();

@@ -210,7 +210,8 @@ impl SharedDevice {
             return Ok(1);
         }
         match self.read_u16(offset::PAIRS)? {
-            pairs @ 1..=0x8000 => Ok(pairs),
+            // The queue behind them, for commands, has a number, too.
+            pairs @ 1..=0x7fff => Ok(pairs),
             pairs => Err(NicError::WrongDevice(format!("the device says that it has {pairs} queue pairs"))),
         }
     }

@@ -41,6 +41,8 @@ pub struct VirtioNet {
     negotiated: Negotiated,
     offloads: OffloadFlags,
     filtering: Filtering,
+    /// Whether packets are joined, once that was said while the device ran.
+    lro: Option<bool>,
     /// Taken from the transport with the first wait.
     interrupts: Vec<Box<dyn Interrupt>>,
     running: bool,
@@ -177,8 +179,8 @@ impl VirtioNet {
             None
         };
         let filtering = Filtering::default();
-        let (interrupts, running) = (Vec::new(), false);
-        Ok(Self { tx, rx, control, space, mac, mtu, config, negotiated, offloads, filtering, interrupts, running, device })
+        let (lro, interrupts, running) = (None, Vec::new(), false);
+        Ok(Self { tx, rx, control, space, mac, mtu, config, negotiated, offloads, filtering, lro, interrupts, running, device })
     }
 
     /// From a device that knows the features to a running one.
@@ -196,7 +198,8 @@ impl VirtioNet {
             steering::apply(control, &self.device, features, &self.config, self.tx.len() as u16)?;
             self.filtering.apply(control, features, &self.config.filter)?;
         }
-        Ok(())
+        // The device begins with all that was agreed on.
+        self.lro.map_or(Ok(()), |on| self.set_lro(on))
     }
 
     fn enable_queues(&mut self) -> Result<(), NicError> {
@@ -231,7 +234,7 @@ impl VirtioNet {
         self.mtu
     }
 
-    /// Asks the device to join packets, or not to, while it runs (5.1.6.5.6). What was not negotiated stays off.
+    /// Asks the device to join packets, or not to, while it runs (5.1.6.5.6), and after a reset. What was not negotiated stays off.
     ///
     /// # Errors
     /// [`NicError::Config`] when the device has no such command, or refuses.
@@ -241,7 +244,9 @@ impl VirtioNet {
         let wanted = features & if on { Features::GUEST_CSUM | joining } else { Features::GUEST_CSUM };
         match &mut self.control {
             Some((_, control)) if features.contains(Features::CTRL_GUEST_OFFLOADS) => {
-                control.send(Command::OFFLOADS, &wanted.bits().to_le_bytes())
+                control.send(Command::OFFLOADS, &wanted.bits().to_le_bytes())?;
+                self.lro = Some(on);
+                Ok(())
             }
             _ => Err(NicError::Config("the device has no VIRTIO_NET_F_CTRL_GUEST_OFFLOADS; start the NIC anew with lro set".to_owned())),
         }

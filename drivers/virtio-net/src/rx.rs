@@ -44,7 +44,7 @@ pub(crate) struct Rx<R: Ring> {
     config: RxConfig,
     header_len: u32,
     queue: Queue,
-    /// The position that is posted next, and the oldest one; the latter only with IN_ORDER.
+    /// The position that is posted next, and the one behind as many as were taken: with IN_ORDER the oldest.
     tail: u32,
     head: u32,
     /// With IN_ORDER: buffers of a batch that were taken before the one that the device names.
@@ -106,6 +106,10 @@ impl<R: Ring> Rx<R> {
         let (place, ahead) = (self.place(self.head), last.wrapping_sub(self.head) as usize & (self.slots.len() - 1));
         if last as usize >= self.slots.len() || ahead >= self.posted {
             return Err(not_posted(last));
+        }
+        let batch = u32::from(self.batch) + ahead as u32 + 1;
+        if !self.ring.covers(batch)? {
+            return Err(Violation(format!("it says that {batch} buffers are used by naming buffer {last}, and has not counted so many")));
         }
         let Some(buffer) = self.slots[place].take() else { return Err(not_posted(last)) };
         self.batch += 1;
@@ -267,6 +271,10 @@ impl<R: Ring> RxQueue for Rx<R> {
                 pool.buffer_size()
             )));
         }
+        if self.batch > 0 {
+            // The entry that stands for the batch is read until the last of its buffers is taken, so none of their places is free before.
+            return Ok(0);
+        }
         let (mut cursor, mut position, mut count, mut refused) = (self.ring.cursor(), self.tail, 0, None);
         let Self { ring, slots, addresses, header_len, .. } = self;
         let (header_len, mask) = (*header_len, slots.len() - 1);
@@ -368,6 +376,27 @@ mod tests {
 
     /// With IN_ORDER a device may name only the last buffer of a batch. `answer` names buffer `id`, of `len` bytes, as the `nth` used one.
     fn batches<R: Ring>(answer: fn(&TestSpace, QueueLayout, nth: u16, id: u16, len: u32)) {
+        let (space, mut rx, mut pool) = posted::<R>();
+        let mut packets = RxBurst::default();
+        for lap in 0..5 {
+            assert_eq!(rx.refill(&mut pool).unwrap(), if lap == 0 { 0 } else { 3 });
+            // Three of four are used, by one entry; the one before them was left over.
+            let first = lap * 3;
+            answer(&space, rx.layout(), first, (first + 2) % 4, 12 + 60);
+            let before = packets.len();
+            assert_eq!(rx.receive(&mut packets, 2).unwrap(), 2, "a limit inside the batch");
+            assert_eq!(rx.refill(&mut pool).unwrap(), 0, "the batch's entry is needed yet");
+            assert_eq!(rx.receive(&mut packets, 9).unwrap(), 1);
+            let bytes: Vec<u32> = packets.packets().skip(before).map(|packet| packet.bytes).collect();
+            assert_eq!(bytes, [2048, 2048, 60]);
+            packets.clear();
+        }
+        answer(&space, rx.layout(), 15, 7, 72);
+        assert!(matches!(rx.receive(&mut packets, 9), Err(NicError::Protocol(_))), "buffer 7 of 4");
+    }
+
+    /// A queue of four buffers, all of them posted, over a space in which a test plays the device.
+    fn posted<R: Ring>() -> (Arc<TestSpace>, Rx<R>, Pool) {
         let space = TestSpace::new();
         let shared: Arc<dyn DmaSpace> = space.clone();
         let ring = RingConfig { size: 4, event_idx: false, order: Order::Processors };
@@ -376,21 +405,8 @@ mod tests {
         rx.enabled(Doorbell::register(&Registers::in_memory(4096).unwrap(), 0, Width::Word).unwrap());
         let mut pool = Pool::new(PoolConfig { buffers: 8, buffer_size: 2048 }).unwrap();
         rx.attach_pool(pool.attach(&shared).unwrap()).unwrap();
-        let mut packets = RxBurst::default();
-        for lap in 0..5 {
-            assert_eq!(rx.refill(&mut pool).unwrap(), if lap == 0 { 4 } else { 3 });
-            // Three of four are used, by one entry; the one before them was left over.
-            let first = lap * 3;
-            answer(&space, rx.layout(), first, (first + 2) % 4, 12 + 60);
-            let before = packets.len();
-            assert_eq!(rx.receive(&mut packets, 2).unwrap(), 2, "a limit inside the batch");
-            assert_eq!(rx.receive(&mut packets, 9).unwrap(), 1);
-            let bytes: Vec<u32> = packets.packets().skip(before).map(|packet| packet.bytes).collect();
-            assert_eq!(bytes, [2048, 2048, 60]);
-            packets.clear();
-        }
-        answer(&space, rx.layout(), 15, 7, 72);
-        assert!(matches!(rx.receive(&mut packets, 9), Err(NicError::Protocol(_))), "buffer 7 of 4");
+        assert_eq!(rx.refill(&mut pool).unwrap(), 4);
+        (space, rx, pool)
     }
 
     #[test]
@@ -406,5 +422,18 @@ mod tests {
             let element = [&len.to_le_bytes()[..], &id.to_le_bytes(), &used.to_le_bytes()].concat();
             space.write(layout.descriptors + 16 * u64::from(nth % layout.size) + 8, &element);
         });
+    }
+
+    #[test]
+    fn a_batch_that_was_not_counted_is_refused() {
+        let (space, mut rx, _pool) = posted::<SplitRing>();
+        // The entry stands for three buffers, and the index counts two.
+        let layout = rx.layout();
+        space.write(layout.device + 4, &[2_u32.to_le_bytes(), 72_u32.to_le_bytes()].concat());
+        space.write(layout.device + 2, &2_u16.to_le_bytes());
+        let mut packets = RxBurst::default();
+        let error = rx.receive(&mut packets, 9).unwrap_err();
+        assert!(matches!(&error, NicError::Protocol(text) if text.contains("3 buffers are used")), "{error}");
+        assert!(packets.is_empty());
     }
 }

@@ -226,10 +226,12 @@ impl<R: Ring> Tx<R> {
     ) -> Frames<'b, 'w> {
         let (usual, addresses) = (self.usual, self.addresses.usual());
         let Some(indirect) = &self.indirect else { return frames };
+        // A chain has no more descriptors than the ring, wherever they are (2.7.5.3.1).
+        let most = Indirect::ENTRIES.min(self.config.ring.size.into());
         let Run { mut cursor, mut room, mut sent } = *run;
         'frames: while room > 0
             && let Some((frame, after)) = frames.split_first()
-            && frame.segments.len() < Indirect::ENTRIES
+            && frame.segments.len() < most
             && *frame.offload == usual.offload
         {
             let Some(address) = addresses.prefix(frame.header, header) else { break };

@@ -30,6 +30,7 @@ pub type Counts = Arc<Mutex<Vec<u64>>>;
 
 struct LoopBack {
     features: u64,
+    slots: bool,
     frames: Frames,
     memory: Option<GuestMemoryAtomic<GuestMemoryMmap>>,
     /// Of each pair of queues.
@@ -101,7 +102,8 @@ impl VhostUserBackendMut for LoopBack {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK
+        let slots = if self.slots { VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS } else { VhostUserProtocolFeatures::empty() };
+        VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK | slots
     }
 
     fn set_event_idx(&mut self, _enabled: bool) {}
@@ -141,18 +143,24 @@ impl BackEnd {
     pub fn listen_with(path: &Path, features: u64, pairs: usize) -> Pending {
         let _ = std::fs::remove_file(path);
         let listener = Listener::new(path, true).unwrap();
-        Self::start(path, features, pairs, Some(listener))
+        Self::start(path, features, pairs, Some(listener), false)
+    }
+
+    /// As [`listen`](Self::listen), and it takes one memory region after the other (CONFIGURE_MEM_SLOTS).
+    #[allow(dead_code)] // each test program uses a part
+    pub fn listen_with_slots(path: &Path) -> Pending {
+        Self::start(path, VERSION_1, 1, Some(Listener::new(path, true).unwrap()), true)
     }
 
     /// Connects to a front end that listens at `path`.
     pub fn connect(path: &Path, features: u64) -> Pending {
-        Self::start(path, features | VERSION_1, 1, None)
+        Self::start(path, features | VERSION_1, 1, None, false)
     }
 
-    fn start(path: &Path, features: u64, pairs: usize, listener: Option<Listener>) -> Pending {
+    fn start(path: &Path, features: u64, pairs: usize, listener: Option<Listener>, slots: bool) -> Pending {
         let (frames, counts) = (Frames::default(), Counts::new(Mutex::new(vec![0; pairs])));
         let (own_frames, own_counts) = (Arc::clone(&frames), Arc::clone(&counts));
-        let back_end = LoopBack { features, frames: own_frames, memory: None, waiting: vec![Vec::new(); pairs], counts: own_counts };
+        let back_end = LoopBack { features, slots, frames: own_frames, memory: None, waiting: vec![Vec::new(); pairs], counts: own_counts };
         let (sender, started) = std::sync::mpsc::channel();
         // The socket of one that connects is not its own.
         let listens = listener.is_some().then(|| path.to_owned());

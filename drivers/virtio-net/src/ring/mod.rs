@@ -163,6 +163,9 @@ pub(crate) trait Ring: Send + Sized {
     /// The `nth` used buffer from the next one on, one of those that are [`ready`](Self::ready).
     fn used(&self, nth: u32) -> Used;
 
+    /// With IN_ORDER: whether the next used entry can stand for so many buffers.
+    fn covers(&mut self, buffers: u32) -> Result<bool, Violation>;
+
     /// Takes the next used buffers, as long as they are those that were posted at these positions, oldest first. `descriptors` says how many the buffer
     /// at a position has. Returns how many buffers, and whether there are more, which are others.
     fn take_run(&mut self, posted: Range<u32>, descriptors: impl Fn(u32) -> u32) -> Result<(u32, bool), Violation>;

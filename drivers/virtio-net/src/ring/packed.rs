@@ -252,6 +252,11 @@ impl Ring for PackedRing {
         Used { id: (high >> 32) as u16 as u32, len: high as u32 }
     }
 
+    /// Only the first of them is marked.
+    fn covers(&mut self, buffers: u32) -> Result<bool, Violation> {
+        Ok(buffers <= self.tail.wrapping_sub(self.next_used))
+    }
+
     #[inline(always)]
     fn take_run(&mut self, posted: Range<u32>, descriptors: impl Fn(u32) -> u32) -> Result<(u32, bool), Violation> {
         // The device skips the further descriptors of a chain, so each buffer comes back at its own position.

@@ -268,6 +268,11 @@ impl Ring for SplitRing {
         Used { id: element as u32, len: (element >> 32) as u32 }
     }
 
+    /// The index counts all of them, and was moved at once.
+    fn covers(&mut self, buffers: u32) -> Result<bool, Violation> {
+        Ok(self.ready(buffers)? == buffers)
+    }
+
     #[inline(always)]
     fn take_run(&mut self, posted: Range<u32>, descriptors: impl Fn(u32) -> u32) -> Result<(u32, bool), Violation> {
         self.look()?;

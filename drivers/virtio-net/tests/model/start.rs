@@ -172,6 +172,7 @@ fn a_device_that_says_impossible_things_is_refused() {
         ModelConfig { queue_size: 1, ..usual() },
         ModelConfig { queue_size: 0, ..usual() },
         ModelConfig { pairs: 0, ..usual() },
+        ModelConfig { pairs: 0x8000, ..usual() },
     ] {
         let model = VirtioNetModel::with(device.clone());
         let config = VirtioNetConfig { queue_pairs: 2, ..VirtioNetConfig::default() };

@@ -91,6 +91,26 @@ fn pieces_are_gathered_whatever_their_number() {
 }
 
 #[test]
+fn a_frame_has_no_more_pieces_than_the_ring_has_places() {
+    each(|features| {
+        let mut bench = Bench::with(features, VirtioNetConfig { tx_descriptors: 8, ..VirtioNetConfig::default() });
+        let good = plain(PEER, 1, 60);
+        let gathering = |bench: &mut Bench, pieces: usize| {
+            let mut burst = bench.burst(&[(good.clone(), NONE)]);
+            (1..pieces).for_each(|_| burst.gather_buffer(bench.buffer(b"x")));
+            burst
+        };
+        let burst = gathering(&mut bench, 8);
+        assert_eq!(bench.send(burst), [[&good[..], b"xxxxxxx"].concat()]);
+        let mut burst = gathering(&mut bench, 9);
+        assert!(matches!(bench.nic.tx(0).post(&mut burst), Err(NicError::FrameTooLong { segments: 9, .. })));
+        assert_eq!(burst.len(), 1);
+        burst.clear();
+        bench.finish();
+    });
+}
+
+#[test]
 fn buffers_of_several_pools_are_gathered() {
     each(|features| {
         let mut bench = Bench::new(features);
