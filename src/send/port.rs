@@ -41,8 +41,8 @@ pub struct Port {
     packet: Vec<u8>,
     reply: Vec<u8>,
     own: Burst<'static>,
-    /// What had gone through the NIC when it was last reset: frames completed, and packets received.
-    reset_at: Option<(u64, u64)>,
+    /// When the NIC was last reset, and what had gone through it by then: frames completed, and packets received.
+    reset_at: Option<(Duration, (u64, u64))>,
 }
 
 /// What a look at the device has led to.
@@ -64,6 +64,8 @@ const SHORT: usize = 96;
 const RECEIVE_LIMIT: usize = 32;
 /// Those of them that are only compared with what was expected.
 const SKIM_LIMIT: usize = 128;
+/// A device that has run so long since its last reset, though nobody needed it, may be reset once more.
+const SETTLED: Duration = Duration::from_secs(60);
 
 impl Port {
     /// Makes a NIC ready to send and to answer as `interface`.
@@ -273,7 +275,7 @@ impl Port {
         let done = (self.nic.tx(0).progress().completed(), self.nic.rx(0).counters().packets);
         let curable = match trouble {
             // One that asks again and again is not cured by it.
-            NicError::NeedsReset => self.reset_at != Some(done),
+            NicError::NeedsReset => self.reset_at.is_none_or(|(at, before)| done != before || now.saturating_sub(at) >= SETTLED),
             // Whoever is not there does not come through a reset.
             NicError::Bus(BusError::Register(RegisterError::Unreachable(_))) => true,
             _ => false,
@@ -284,7 +286,7 @@ impl Port {
         tracing::warn!("{trouble}; it is reset now, and what was on its way is lost");
         let waiting = self.outstanding();
         let revived = self.nic.reset().and_then(|lost| self.nic.rx(0).refill(&mut self.pool).map(|_| lost));
-        self.reset_at = Some((self.nic.tx(0).progress().completed(), done.1));
+        self.reset_at = Some((now, (self.nic.tx(0).progress().completed(), done.1)));
         match revived {
             Ok(lost) => Checked { reset: true, lost, trouble: None },
             // What came before says more. A reset gives up what was on its way even when the device does not come back.

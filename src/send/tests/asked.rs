@@ -86,6 +86,19 @@ fn a_device_that_asks_for_a_reset_again_and_again_is_given_up() {
 }
 
 #[test]
+fn a_device_that_nobody_needed_may_ask_once_more_after_a_while() {
+    let (model, mut port) = port(Features::USUAL);
+    let mut asks = |seconds| {
+        model.set_fault(Fault::NeedsResetAfter(0));
+        port.announce().unwrap();
+        let checked = port.check(Duration::from_secs(seconds));
+        assert_ne!(checked.reset, checked.trouble.is_some());
+        checked.reset
+    };
+    assert!(asks(0) && !asks(59) && asks(60) && !asks(119) && asks(120));
+}
+
+#[test]
 fn a_device_that_asks_for_an_announcement_gets_one() {
     let (model, mut port) = port(Features::USUAL);
     assert!(port.check(Duration::ZERO).trouble.is_none() && model.step().is_empty());
