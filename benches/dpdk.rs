@@ -125,7 +125,7 @@ fn main() {
                 turns.iter().fold((0.0, f64::INFINITY), |(rate, cycles): Turn, turn| (rate.max(turn.0), cycles.min(turn.1)))
             };
             for (option, turns) in options.iter().zip(&turns) {
-                let (rate, cycles) = (median(turns, |turn| turn.0) / 1e6, median(turns, |turn| turn.1));
+                let (rate, cycles) = medians(turns);
                 let (most, least) = best(turns);
                 println!("{:<26} {:<46} {rate:>8.2} {:>8.2} {cycles:>8.1} {least:>8.1}", case.name, format!("{name}{option}"), most / 1e6);
             }
@@ -155,25 +155,30 @@ fn main() {
 /// cycles are compared: those of neighbouring turns, since what a cache line costs may change meanwhile.
 fn idle(device: &Device, layout: &str) -> bool {
     let mut turns = [Vec::new(), Vec::new()];
-    let mut shares: Vec<Turn> = Vec::new();
+    let mut shares = Vec::new();
     for _ in 0..IDLE_ROUNDS {
         let [without, with] = ["0", "2"].map(|pairs| device.own(&IDLE, layout, 1, &["--idle", pairs]));
         turns[0].push(without);
         turns[1].push(with);
-        shares.push((with.1 / without.1, 0.0));
+        shares.push(with.1 / without.1);
     }
     for (name, turns) in ["no idle queue", "4 idle queues"].iter().zip(&turns) {
-        let (rate, cycles) = (median(turns, |turn| turn.0), median(turns, |turn| turn.1));
-        println!("{:<26} {:<46} {:>8.2} {cycles:>8.1}", IDLE.name, format!("pagewire{layout}, {name}"), rate / 1e6);
+        let (rate, cycles) = medians(turns);
+        println!("{:<26} {:<46} {rate:>8.2} {cycles:>8.1}", IDLE.name, format!("pagewire{layout}, {name}"));
     }
-    let share = median(&shares, |share| share.0) - 1.0;
+    let share = median(shares.into_iter()) - 1.0;
     let met = share < IDLE_SHARE;
     println!("{:<26} {:+.1} % (target {:.0} %): {}", IDLE.name, share * 100.0, IDLE_SHARE * 100.0, if met { "met" } else { "MISSED" });
     met
 }
 
-fn median(turns: &[Turn], figure: fn(&Turn) -> f64) -> f64 {
-    let mut figures: Vec<f64> = turns.iter().map(figure).collect();
+/// Of the rates, in Mpps, and of the cycles.
+fn medians(turns: &[Turn]) -> (f64, f64) {
+    (median(turns.iter().map(|turn| turn.0)) / 1e6, median(turns.iter().map(|turn| turn.1)))
+}
+
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }
@@ -233,10 +238,10 @@ impl Device {
     /// The median of the rates since `start`, without those of its beginning and its end.
     fn rate(&self, start: Instant) -> f64 {
         let rates = self.rates.lock().expect("no panic");
-        let turns: Vec<Turn> = rates.iter().filter(|(at, rate)| *at > start && *rate > 0.0).map(|(_, rate)| (*rate, 0.0)).collect();
+        let turns: Vec<f64> = rates.iter().filter(|(at, rate)| *at > start && *rate > 0.0).map(|(_, rate)| *rate).collect();
         assert!(!turns.is_empty(), "the device received nothing in {:?}", start.elapsed());
         let ends = usize::from(turns.len() > 2);
-        median(&turns[ends..turns.len() - ends], |turn| turn.0)
+        median(turns[ends..turns.len() - ends].iter().copied())
     }
 
     fn dpdk(&self, testpmd: &Path, case: &Case, extra: &str) -> Turn {
