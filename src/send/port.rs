@@ -169,11 +169,8 @@ impl Port {
         let rx = self.nic.rx(0);
         let mut expected = |buffer: &Buffer, about: &About| {
             let mut short = [0; SHORT];
-            let whole = buffer.len() <= SHORT && buffer.capacity() >= SHORT && vlan_of(about.flags, about.vlan_tag) == own_vlan;
-            if whole {
-                buffer.read(0, &mut short);
-            }
-            whole && audience.expects(&short[..buffer.len().min(SHORT)], about.flags)
+            vlan_of(about.flags, about.vlan_tag) == own_vlan
+                && read_short(buffer, &mut short).is_some_and(|bytes| audience.expects(bytes, about.flags))
         };
         let known = if A::EXPECTS { rx.skim(SKIM_LIMIT, &mut expected)? } else { 0 };
         let count = rx.receive(&mut self.arrived, RECEIVE_LIMIT)?;
@@ -186,14 +183,11 @@ impl Port {
         let mut own = std::mem::take(&mut self.own);
         let offload = self.interface.offload();
         for packet in self.arrived.packets() {
-            // What has hardly more than headers, as most that comes to a sender, is copied by a few moves of a known size.
             let mut short = [0; SHORT];
-            let mut bytes = match packet.buffers {
-                [buffer] if buffer.len() <= SHORT && buffer.capacity() >= SHORT => {
-                    buffer.read(0, &mut short);
-                    &short[..buffer.len()]
-                }
-                _ => {
+            let in_one = if let [buffer] = packet.buffers { read_short(buffer, &mut short) } else { None };
+            let mut bytes = match in_one {
+                Some(bytes) => bytes,
+                None => {
                     self.packet.resize(packet.bytes as usize, 0);
                     packet.copy_to(&mut self.packet);
                     &self.packet[..]
@@ -332,6 +326,16 @@ impl<L: FnMut(&[u8])> Audience for Looking<L> {
         (self.0)(packet);
         false
     }
+}
+
+/// The bytes of a packet that has hardly more than headers, as most that comes to a sender: copied by a few moves of a known size.
+#[inline]
+fn read_short<'s>(buffer: &Buffer, short: &'s mut [u8; SHORT]) -> Option<&'s [u8]> {
+    if buffer.len() > SHORT || buffer.capacity() < SHORT {
+        return None;
+    }
+    buffer.read(0, short);
+    Some(&short[..buffer.len()])
 }
 
 /// The VLAN identifier of a packet's tag, 0 without one: a tag with identifier 0 has a priority and nothing else (802.1Q).
