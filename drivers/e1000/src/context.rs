@@ -28,8 +28,9 @@ pub struct Contexts {
 #[derive(Clone, Copy)]
 pub struct Usual {
     offload: Offload,
-    /// The shortest frame that holds the request's offsets and needs no padding.
+    /// The shortest frame that holds the request's offsets and needs no padding, and the longest, which is not shorter.
     least: u32,
+    most: u32,
     template: u64,
 }
 
@@ -56,10 +57,11 @@ impl Usual {
         descriptor::last_command(self.template)
     }
 
-    /// Whether such a frame may have so many bytes, where the most is `most`.
+    /// Whether such a frame may have so many bytes.
     #[inline(always)]
-    pub fn fits(&self, bytes: u64, most: u32) -> bool {
-        (u64::from(self.least)..=u64::from(most)).contains(&bytes)
+    pub fn fits(&self, bytes: u64) -> bool {
+        // One comparison, where a range takes two.
+        bytes.wrapping_sub(self.least.into()) <= u64::from(self.most - self.least)
     }
 }
 
@@ -69,10 +71,10 @@ impl Contexts {
         *self = Self::default();
     }
 
-    /// The last request, if the next frame with the same one needs no context.
+    /// The last request, if the next frame with the same one needs no context; for frames of at most `most` bytes.
     #[inline(always)]
-    pub fn usual(&self) -> Option<Usual> {
-        self.usual
+    pub fn usual(&self, most: u32) -> Option<Usual> {
+        self.usual.filter(|usual| usual.least <= most).map(|usual| Usual { most, ..usual })
     }
 
     /// What a frame of `bytes` bytes with this request needs. A context in the answer counts as written.
@@ -99,7 +101,7 @@ impl Contexts {
             least = least.max(u32::from(offload.l4_start) + u32::from(TCP_CHECKSUM) + 2);
         }
         let template = descriptor::template(command, options, vlan_tag);
-        self.usual = Some(Usual { offload: *offload, least, template });
+        self.usual = Some(Usual { offload: *offload, least, most: u32::MAX, template });
         Ok(Prepared { template, context })
     }
 }
@@ -188,12 +190,13 @@ mod tests {
         );
         assert_eq!(first.template.to_le_bytes()[5], (PacketOptions::IXSM | PacketOptions::TXSM).bits());
         assert_eq!(contexts.prepare(&udp(), 100).unwrap(), Prepared { context: None, ..first });
-        let usual = contexts.usual().unwrap();
+        assert!(contexts.usual(59).is_none(), "no frame is long enough");
+        let usual = contexts.usual(1514).unwrap();
         assert_eq!(usual.template(&udp()), Some(first.template));
         assert_eq!(usual.template(&Offload::NONE), None);
-        assert!(usual.fits(60, 1514) && usual.fits(1514, 1514));
-        assert!(!usual.fits(59, 1514), "it needs padding");
-        assert!(!usual.fits(1515, 1514), "it is too long");
+        assert!(usual.fits(60) && usual.fits(1514));
+        assert!(!usual.fits(59), "it needs padding");
+        assert!(!usual.fits(1515), "it is too long");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use hal::{
     AddressMap, Burst, DescriptorRing, DmaSpace, Doorbell, Frame, NicError, Offload, OffloadFlags, Progress, Registers, TxQueue, barrier,
 };
 
-use crate::context::{Contexts, Prepared, SHORTEST};
+use crate::context::{Contexts, Prepared, SHORTEST, Usual};
 use crate::descriptor::{self, Command, MAX_DATA};
 use crate::registers::{Status, TXDCTL_AT_ONCE, offset};
 
@@ -156,12 +156,73 @@ impl TxRing {
     }
 
     /// Writes frames of the usual kind from descriptor `tail` on, up to the first that is not: their context is there, each segment fits a
-    /// descriptor. There is room for all of them. Everything that changes is local, so that it stays in registers.
+    /// descriptor. There is room for all of them. Everything that changes is local, so that it stays in registers; and frames of one segment, of
+    /// two, and of more have a loop each, which need not carry what the others need.
     #[inline]
     fn write_usual<'b, 'w>(&self, mut frames: Frames<'b, 'w>, run: &mut Run) -> Frames<'b, 'w> {
-        let Some(usual) = self.contexts.usual() else { return frames };
-        let (addresses, most) = (self.addresses.usual(), self.max_usual);
-        let (mut ring, pieces) = (self.ring.writer(run.tail), frames.pieces());
+        let Some(usual) = self.contexts.usual(self.max_usual) else { return frames };
+        let pieces = frames.pieces();
+        while let Some(segments) = frames.next_segments() {
+            let before = frames.pieces();
+            frames = match segments {
+                0 => self.write_singles(frames, run, usual),
+                1 => self.write_pairs(frames, run, usual),
+                _ => self.write_gathered(frames, run, usual),
+            };
+            // Each piece took one descriptor.
+            let taken = before - frames.pieces();
+            if taken == 0 {
+                break;
+            }
+            run.tail = self.ring.after(run.tail, taken);
+        }
+        if frames.pieces() < pieces {
+            run.command = usual.command();
+        }
+        frames
+    }
+
+    /// Frames that gather nothing. Not inlined, nor are the others: a loop has all registers to itself.
+    #[inline(never)]
+    fn write_singles<'b, 'w>(&self, frames: Frames<'b, 'w>, run: &Run, usual: Usual) -> Frames<'b, 'w> {
+        let (addresses, mut ring) = (self.addresses.usual(), self.ring.writer(run.tail));
+        let mut count = 0;
+        for (header, offload) in frames.singles(frames.len()) {
+            let Some(template) = usual.template(offload) else { break };
+            let bytes = header.len() as u64;
+            if !usual.fits(bytes) {
+                break;
+            }
+            let Some(address) = addresses.buffer(header) else { break };
+            ring.write([address, descriptor::end_of_packet(template | bytes)]);
+            count += 1;
+        }
+        frames.behind(count, 0)
+    }
+
+    /// Frames that gather one segment.
+    #[inline(never)]
+    fn write_pairs<'b, 'w>(&self, frames: Frames<'b, 'w>, run: &Run, usual: Usual) -> Frames<'b, 'w> {
+        let (addresses, mut ring) = (self.addresses.usual(), self.ring.writer(run.tail));
+        let mut count = 0;
+        for (header, segment, offload) in frames.pairs(frames.len()) {
+            let Some(template) = usual.template(offload) else { break };
+            let (Some(address), Some(rest)) = (addresses.buffer(header), addresses.segment(segment)) else { break };
+            let (first, second) = (header.len() as u64, u64::from(segment.len()));
+            if !usual.fits(first + second) {
+                break;
+            }
+            ring.write([address, template | first]);
+            ring.write([rest, descriptor::end_of_packet(template | second)]);
+            count += 1;
+        }
+        frames.behind(count, 1)
+    }
+
+    /// Frames that gather several.
+    #[inline(never)]
+    fn write_gathered<'b, 'w>(&self, mut frames: Frames<'b, 'w>, run: &Run, usual: Usual) -> Frames<'b, 'w> {
+        let (addresses, mut ring) = (self.addresses.usual(), self.ring.writer(run.tail));
         'frames: while let Some((frame, after)) = frames.split_first() {
             let (Some(template), Some(header)) = (usual.template(frame.offload), addresses.buffer(frame.header)) else { break };
             let mut bytes = frame.header.len() as u64;
@@ -173,17 +234,11 @@ impl TxRing {
                 descriptor = [address, template | u64::from(segment.len())];
                 bytes += u64::from(segment.len());
             }
-            if !usual.fits(bytes, most) {
+            if !usual.fits(bytes) {
                 break;
             }
             ring.write([descriptor[0], descriptor::end_of_packet(descriptor[1])]);
             frames = after;
-        }
-        // Each piece took one descriptor.
-        let taken = pieces - frames.pieces();
-        if taken > 0 {
-            run.tail = self.ring.after(run.tail, taken);
-            run.command = usual.command();
         }
         frames
     }
