@@ -14,8 +14,10 @@ use hw_sim::model::virtio::Features;
 use virtio_net::{VirtioNet, VirtioNetConfig};
 
 const BURST: usize = 32;
-/// Bursts with one look at the clock: seven fill a ring of 256.
-const BURSTS: usize = 7;
+/// Bursts with one look at the clock: seven of them fill a ring of 256 nearly, and three where a frame takes two descriptors.
+fn bursts(pieces: usize) -> usize {
+    if pieces == 1 { 7 } else { 3 }
+}
 const ROUNDS: usize = 100;
 const RUNS: usize = 200;
 /// What is written of every frame.
@@ -81,16 +83,17 @@ impl Bench {
         // Nobody reads it: the device does nothing.
         let window = Mapping::new(self.nic.space().domain(), 0x10_0000_0000, 1 << 20);
         let payload = window.segment(100, payload);
+        let bursts = bursts(1 + usize::from(payload.is_some()));
         let mut burst = Burst::with_capacity(BURST);
-        let best = (0..RUNS).map(|_| self.run(&mut burst, payload, offload)).min().unwrap_or_default();
-        best.as_nanos() as f64 / (ROUNDS * BURSTS * BURST) as f64
+        let best = (0..RUNS).map(|_| self.run(&mut burst, bursts, payload, offload)).min().unwrap_or_default();
+        best.as_nanos() as f64 / (ROUNDS * bursts * BURST) as f64
     }
 
-    fn run<'w>(&mut self, burst: &mut Burst<'w>, payload: Option<Segment<'w>>, offload: Offload) -> Duration {
+    fn run<'w>(&mut self, burst: &mut Burst<'w>, bursts: usize, payload: Option<Segment<'w>>, offload: Offload) -> Duration {
         let mut time = Duration::ZERO;
         for _ in 0..ROUNDS {
             let start = Instant::now();
-            for _ in 0..BURSTS {
+            for _ in 0..bursts {
                 self.post(burst, payload, offload);
             }
             time += start.elapsed();
@@ -98,7 +101,7 @@ impl Bench {
             let start = Instant::now();
             let frames = self.nic.tx(0).reap().expect("it is reaped");
             time += start.elapsed();
-            assert_eq!(frames, BURSTS * BURST);
+            assert_eq!(frames, bursts * BURST);
         }
         time
     }
