@@ -26,17 +26,21 @@ pub(super) struct Direction<'q> {
     before: TxCounters,
     /// Received, and not posted yet. Nothing more is taken before it is empty, so that nothing is lost here.
     burst: Burst<'static>,
-    /// Turns since there was something to post, or completions were looked for.
+    /// Packets posted since completions were looked for.
+    unreaped: usize,
+    /// Turns in a row with nothing to do.
     idle: u32,
 }
 
-/// Turns with nothing to post until completions are looked for all the same.
+/// Packets for which completions are looked for together: a usual burst, and a small part of the smallest ring.
+const REAP: usize = 32;
+/// Turns with nothing to do until completions are looked for all the same.
 const PATIENCE: u32 = 64;
 
 impl<'q> Direction<'q> {
     pub fn new(source: &'q mut dyn RxQueue, target: &'q mut dyn TxQueue, limit: usize) -> Self {
         let before = target.counters();
-        Self { source: Source::new(source), target, before, burst: Burst::with_capacity(limit), idle: 0 }
+        Self { source: Source::new(source), target, before, burst: Burst::with_capacity(limit), unreaped: 0, idle: 0 }
     }
 
     #[inline]
@@ -50,11 +54,20 @@ impl<'q> Direction<'q> {
                 arrived.forward(&mut self.burst, |_| ());
             }
         }
-        // Room for what is to be posted, by one look for a burst; without any, what is left is taken back now and then.
-        self.idle = if self.burst.is_empty() { (self.idle + 1) % PATIENCE } else { 0 };
-        let reaped = if self.idle == 0 { self.target.reap()? } else { 0 };
-        let posted = if self.burst.is_empty() { 0 } else { self.target.post(&mut self.burst)? };
-        // After that, since what was posted is waited for.
+        // What is waited for goes first. There nearly always is room, and if not, completions are looked for until there is.
+        let mut posted = if self.burst.is_empty() { 0 } else { self.target.post(&mut self.burst)? };
+        self.unreaped += posted;
+        self.idle = if received == 0 && posted == 0 { (self.idle + 1) % PATIENCE } else { 1 };
+        // One look for many packets, since it costs as much as for one; what is left is taken back when there is time.
+        let reaped = if self.unreaped >= REAP || !self.burst.is_empty() || self.idle == 0 {
+            self.unreaped = 0;
+            self.target.reap()?
+        } else {
+            0
+        };
+        if !self.burst.is_empty() && reaped > 0 {
+            posted += self.target.post(&mut self.burst)?;
+        }
         self.source.settle(pool, received == 0)?;
         Ok(reaped + received + posted > 0)
     }
@@ -117,7 +130,8 @@ pub(super) struct Forwarder<'q> {
 
 impl<'q> Forwarder<'q> {
     pub fn new(directions: Vec<Direction<'q>>, pool: &'q mut Pool, limit: usize, forwarding: Forwarding, frame: Vec<u8>) -> Self {
-        Self { directions, pool, arrived: RxBurst::with_capacity(limit), limit, forwarding, frame }
+        let arrived = if forwarding.mac_swap { RxBurst::with_capacity(limit) } else { RxBurst::unread(limit) };
+        Self { directions, pool, arrived, limit, forwarding, frame }
     }
 
     pub fn share(&self) -> Share {

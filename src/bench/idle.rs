@@ -18,7 +18,7 @@ const LIMIT: usize = 32;
 
 impl<'q> Idle<'q> {
     pub fn new(pairs: Vec<(&'q mut dyn TxQueue, &'q mut dyn RxQueue)>) -> Self {
-        Self { pairs, turn: 0, arrived: RxBurst::with_capacity(LIMIT) }
+        Self { pairs, turn: 0, arrived: RxBurst::unread(LIMIT) }
     }
 
     /// Gives the receive queues buffers, so that something could arrive.

@@ -135,8 +135,12 @@ impl<'q, 'w> Pinger<'q, 'w> {
         let expected = self.number.to_be_bytes();
         let back = count > 0
             && self.arrived.packets().any(|packet| {
-                let mut start = [0; LEAST];
-                packet.copy_to(&mut start) == LEAST && start[HEADER..] == expected
+                let mut number = [0; size_of::<u64>()];
+                // The pool's buffers are longer than that, so it lies in the first one.
+                packet.buffers.first().filter(|first| first.len() >= LEAST).is_some_and(|first| {
+                    first.read(HEADER, &mut number);
+                    number == expected
+                })
             });
         Ok((count, back))
     }

@@ -14,7 +14,6 @@ pub(super) struct Source<'q> {
     queue: &'q mut dyn RxQueue,
     /// Packets received since the queue was given buffers.
     owed: usize,
-    doorbells: u64,
     /// Packets that the queue had dropped when that was last looked at.
     dropped: u64,
     before: RxCounters,
@@ -26,7 +25,7 @@ const REFILL: usize = 32;
 impl<'q> Source<'q> {
     pub fn new(queue: &'q mut dyn RxQueue) -> Self {
         let before = queue.counters();
-        Self { queue, owed: 0, doorbells: 0, dropped: before.dropped, before }
+        Self { queue, owed: 0, dropped: before.dropped, before }
     }
 
     /// Takes at most `limit` packets. Returns how many.
@@ -52,7 +51,7 @@ impl<'q> Source<'q> {
     /// Gives it all the buffers that it has room for.
     pub fn refill(&mut self, pool: &mut Pool) -> Result<(), NicError> {
         self.owed = 0;
-        self.doorbells += u64::from(self.queue.refill(pool)? > 0);
+        self.queue.refill(pool)?;
         Ok(())
     }
 
@@ -61,7 +60,7 @@ impl<'q> Source<'q> {
         Share {
             frames: counters.packets - self.before.packets,
             bytes: counters.bytes - self.before.bytes,
-            doorbells: self.doorbells,
+            doorbells: counters.doorbells - self.before.doorbells,
             descriptors: 0,
             drops: counters.dropped - self.before.dropped,
         }
@@ -80,7 +79,7 @@ pub(super) struct Receiver<'q> {
 
 impl<'q> Receiver<'q> {
     pub fn new(queue: &'q mut dyn RxQueue, beside: &'q mut dyn TxQueue, pool: &'q mut Pool, limit: usize) -> Self {
-        Self { source: Source::new(queue), beside, pool, arrived: RxBurst::with_capacity(limit), limit }
+        Self { source: Source::new(queue), beside, pool, arrived: RxBurst::unread(limit), limit }
     }
 
     pub fn share(&self) -> Share {

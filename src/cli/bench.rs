@@ -252,7 +252,8 @@ impl Run {
         // They simulate the NICs until the end.
         let mut rigs = Vec::new();
         for address in &self.nics {
-            let Device { nic, rig } = device::open(address, OpenOptions { mtu, queues: queues.saturating_add(self.idle), promiscuous })?;
+            let options = OpenOptions { mtu, queues: queues.saturating_add(self.idle), promiscuous, ..OpenOptions::default() };
+            let Device { nic, rig } = device::open(address, options)?;
             nics.push(nic);
             rigs.push(rig);
         }

@@ -126,6 +126,7 @@ fn virtio_config(driver: DriverOptions, options: OpenOptions, iommu: bool) -> Vi
     let default = VirtioNetConfig::default();
     VirtioNetConfig {
         mtu: options.mtu,
+        rx_buffer: options.rx_buffer,
         mac: driver.mac,
         iommu,
         tx_descriptors: driver.tx_ring.unwrap_or(default.tx_descriptors),

@@ -29,13 +29,15 @@ pub struct OpenOptions {
     pub mtu: Option<u16>,
     /// Pairs of a transmit and a receive queue. Default 1.
     pub queues: u16,
+    /// What the receive buffers that the NIC will be given hold at least, in bytes. Default 2048.
+    pub rx_buffer: u16,
     /// Whether it receives what is for others too, and all as it is, with its VLAN tags: so any other NIC can send it on. Default false.
     pub promiscuous: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { mtu: None, queues: 1, promiscuous: false }
+        Self { mtu: None, queues: 1, rx_buffer: 2048, promiscuous: false }
     }
 }
 

@@ -155,6 +155,7 @@ impl RxQueue for RxRing {
         }
         if count > 0 {
             barrier::write();
+            self.counters.doorbells += 1;
             self.doorbell.ring(self.tail.into())?;
         }
         Ok(count)
@@ -225,6 +226,7 @@ impl RxQueue for RxRing {
             self.counters.packets += count as u64;
             self.counters.bytes += bytes;
             barrier::write();
+            self.counters.doorbells += 1;
             self.doorbell.ring(tail.into())?;
         }
         Ok(count)

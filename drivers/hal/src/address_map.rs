@@ -1,7 +1,7 @@
 //! From buffers and segments to bus addresses, for one queue.
 
 use crate::nic::NicError;
-use crate::pool::{Buffer, PoolId, PoolMapping};
+use crate::pool::{Buffer, Pool, PoolId, PoolMapping};
 use crate::segment::{Domain, Segment};
 use crate::space::DmaSpace;
 
@@ -75,6 +75,11 @@ impl AddressMap {
     #[inline(always)]
     pub fn usual(&self) -> UsualAddresses {
         self.usual
+    }
+
+    /// The bus address that [places](crate::Pool::take_placed) in a pool are added to; `None` when the pool is not attached here.
+    pub fn base(&self, pool: &Pool) -> Option<u64> {
+        self.attached.iter().find(|attached| attached.id() == pool.id()).map(PoolMapping::base)
     }
 
     /// The bus address of a buffer's bytes; `None` when its pool is not attached here.

@@ -23,6 +23,13 @@ pub fn write() {
 /// Everything before this comes before everything after it: between publishing an index and reading the peer's event index.
 #[inline(always)]
 pub fn full() {
+    // As Linux' smp_mb() and DPDK's rte_smp_mb(): a locked addition orders ordinary memory as MFENCE does, and takes half the time.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: adds nothing to the word that the stack pointer is at, which is this thread's own.
+    unsafe {
+        std::arch::asm!("lock add dword ptr [rsp], 0", options(nostack))
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
     fence(Ordering::SeqCst);
 }
 

@@ -3,11 +3,8 @@
 //! A frame is a header in a pool buffer, payload segments (windows of files, or further buffers), and a request to the NIC. Frames are handed to a
 //! queue in a [`Burst`], whose memory is used again: nothing is allocated for a frame.
 
-use std::ptr::NonNull;
-
 use crate::offload::Offload;
 use crate::pool::Buffer;
-use crate::prefetch;
 use crate::segment::Segment;
 
 /// Frames to be posted together, in order.
@@ -142,19 +139,19 @@ impl InFlight {
     /// The frames are completed: their buffers return to their pools, those of one pool by one atomic operation.
     #[inline]
     pub fn give_back(&mut self) {
-        self.give(|_| ());
+        self.give::<false>();
     }
 
-    /// The same where another processor has read the headers: asks for their cache lines, since they will be written again.
+    /// The same where a device on another processor has read the headers: gets their cache lines, since they will be written again.
     #[inline]
-    pub fn give_back_fetching(&mut self) {
-        self.give(prefetch::for_writing);
+    pub fn give_back_claiming(&mut self) {
+        self.give::<true>();
     }
 
     #[inline(always)]
-    fn give(&mut self, also: impl Fn(NonNull<u8>)) {
-        Buffer::give_back(&mut self.heads, |head| &head.header, also);
-        Buffer::give_back(&mut self.buffers, |buffer| buffer, |_| ());
+    fn give<const CLAIM: bool>(&mut self) {
+        Buffer::give_back::<_, CLAIM>(&mut self.heads, |head| &head.header);
+        Buffer::give_back::<_, false>(&mut self.buffers, |buffer| buffer);
     }
 }
 
@@ -184,6 +181,20 @@ impl<'w> Burst<'w> {
     #[inline(never)]
     fn push_and_grow(&mut self, header: Buffer, offload: Offload) {
         self.heads.push(Head { header, offload, segments: 0 });
+    }
+
+    /// Starts a frame with each of these, and nothing asked for.
+    ///
+    /// # Panics
+    /// As [`push`](Self::push).
+    #[inline(always)]
+    pub(crate) fn extend(&mut self, headers: impl Iterator<Item = Buffer>) {
+        self.heads.extend(headers.map(|header| {
+            if header.is_empty() {
+                empty_header();
+            }
+            Head { header, offload: Offload::NONE, segments: 0 }
+        }));
     }
 
     /// Adds a segment to the last frame.

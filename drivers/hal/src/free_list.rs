@@ -3,8 +3,8 @@
 //! Giving back pushes onto a list by compare-and-swap. Taking never pops from that list: it takes the *whole* list by one swap and goes
 //! through it privately. So there is no ABA problem, no lock, and one atomic operation for a batch of takes.
 //!
-//! What came back last is taken first, as far as that costs nothing: its cache lines are still here. So what was never taken lies in short pieces
-//! aside, and one of them is taken only when nothing has come back.
+//! What came back lately is taken first: its cache lines are still here. So what was never taken lies in short pieces aside. But what came back
+//! just now waits for one turn: where a device on another processor has read it, its lines are on their way back meanwhile.
 
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,6 +28,8 @@ pub(crate) struct FreeList {
 pub(crate) struct Chain {
     /// The first index of the one that is being taken from.
     first: u32,
+    /// The first index of the one after it.
+    waiting: u32,
     /// The first indices of those that were never taken from.
     fresh: Vec<u32>,
 }
@@ -67,7 +69,7 @@ impl FreeList {
         let ends = |index: u32| index + 1 == len || (index + 1).is_multiple_of(PIECE);
         let next = (0..len).map(|index| AtomicU32::new(if ends(index) { EMPTY } else { index + 1 })).collect();
         let fresh = (0..len).step_by(PIECE as usize).collect();
-        (Self { head: CachePadded::new(AtomicU32::new(EMPTY)), next }, Chain { first: EMPTY, fresh })
+        (Self { head: CachePadded::new(AtomicU32::new(EMPTY)), next }, Chain { first: EMPTY, waiting: EMPTY, fresh })
     }
 
     /// For each index the next one.
@@ -119,9 +121,15 @@ impl FreeList {
     pub(crate) fn take(&self, chain: &mut Chain) -> Option<u32> {
         // Without a call, so that the caller's registers stay as they are.
         if chain.first == EMPTY {
-            chain.first = self.head.swap(EMPTY, Ordering::Acquire);
+            chain.first = std::mem::replace(&mut chain.waiting, self.head.swap(EMPTY, Ordering::Acquire));
             if chain.first == EMPTY {
-                chain.first = chain.fresh.pop()?;
+                chain.first = match chain.fresh.pop() {
+                    Some(fresh) => fresh,
+                    None => std::mem::replace(&mut chain.waiting, EMPTY),
+                };
+                if chain.first == EMPTY {
+                    return None;
+                }
             }
         }
         let index = chain.first;
@@ -131,7 +139,7 @@ impl FreeList {
 
     /// Ends the list: what is given back from now on is refused. Returns how many indices are in the list and the chain.
     pub(crate) fn close(&self, chain: &Chain) -> u32 {
-        let heads = [self.head.swap(CLOSED, Ordering::Acquire), chain.first];
+        let heads = [self.head.swap(CLOSED, Ordering::Acquire), chain.first, chain.waiting];
         heads.iter().chain(&chain.fresh).map(|head| self.count(*head)).sum()
     }
 
@@ -158,6 +166,28 @@ mod tests {
         list.give_chain(3, 3).unwrap();
         assert_eq!(list.take(&mut chain), Some(3));
         assert_eq!(list.take(&mut chain), None);
+    }
+
+    #[test]
+    fn what_came_back_waits_for_a_turn_while_there_is_something_else() {
+        let (list, mut chain) = FreeList::full(3 * PIECE);
+        let first: Vec<u32> = (0..PIECE).filter_map(|_| list.take(&mut chain)).collect();
+        first.iter().for_each(|index| list.give_chain(*index, *index).unwrap());
+        let second: Vec<u32> = (0..PIECE).filter_map(|_| list.take(&mut chain)).collect();
+        assert!(first.iter().all(|index| !second.contains(index)), "fresh ones while they are on their way");
+        let third: HashSet<u32> = (0..PIECE).filter_map(|_| list.take(&mut chain)).collect();
+        assert_eq!(third, first.into_iter().collect());
+        assert_eq!(std::iter::from_fn(|| list.take(&mut chain)).count(), PIECE as usize, "what was never taken comes when nothing is back");
+    }
+
+    #[test]
+    fn what_waits_counts_when_the_list_is_closed() {
+        let (list, mut chain) = FreeList::full(2 * PIECE);
+        let index = list.take(&mut chain).unwrap();
+        list.give_chain(index, index).unwrap();
+        assert!((1..=PIECE).all(|_| list.take(&mut chain).is_some()));
+        assert_eq!(chain.waiting, index);
+        assert_eq!(list.close(&chain), PIECE);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub mod memory;
 pub mod nic;
 pub mod offload;
 pub mod pool;
+mod prefetch;
 pub mod progress;
 pub mod receive;
 pub mod registers;
@@ -45,7 +46,6 @@ pub mod table;
 pub mod virtio;
 
 mod free_list;
-mod prefetch;
 
 pub use address_map::AddressMap;
 pub use bus::{BusDevice, BusError, PciIdentity};

@@ -315,6 +315,8 @@ pub struct RxCounters {
     pub bytes: u64,
     /// Packets dropped: with an error, or longer than any frame can be.
     pub dropped: u64,
+    /// Doorbells rung for buffers that the queue was given.
+    pub doorbells: u64,
 }
 
 /// What can go wrong with a NIC.

@@ -8,30 +8,38 @@
 //! or hands it back.
 //!
 //! In front of each buffer's data is room for what a transport puts there, a virtio header for one ([`Buffer::write_prefix`]), so that it and
-//! the data are one piece for the device. Data start 20 bytes into a cache line: 12 bytes of such a header and 42 bytes of Ethernet, IPv4 and
-//! UDP headers are written in one line then, and neighbouring buffers fall into different sets of the cache.
+//! the data are one piece for the device. Data start with a cache line, and what is in front of them has a line of its own. That one is nearly
+//! always the same, and who would write into it what is there already leaves it alone: so where the device is a program on another processor,
+//! both keep their copies, and a packet that is only sent on costs no line that goes to and fro. Neighbouring buffers fall into different sets of
+//! the cache.
 //!
 //! Neither a take nor a return touches a reference count: the pool counts at its own end what is still out, and the last buffer to
 //! come back then frees the memory.
 #![allow(unsafe_code)]
 
+mod buffer;
+mod mapping;
+
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::free_list::{Chain, FreeList};
 use crate::memory::SharedMemory;
-use crate::prefetch;
-use crate::segment::{Domain, Segment};
-use crate::space::{Access, DmaError, DmaSpace, Mapping};
+use crate::segment::Domain;
+use crate::space::{Access, DmaError, DmaSpace};
+
+pub use buffer::Buffer;
+pub(crate) use mapping::PoolId;
+pub use mapping::PoolMapping;
 
 /// Bytes in front of a buffer's data: a prefix, in front of data that begin in the place of one.
 const HEADROOM: usize = 2 * Buffer::PREFIX;
 /// Bytes from one buffer's data to the next one's, besides the buffer itself: headroom, rounded up to whole cache lines.
 const GAP: usize = 64;
 /// Where the first buffer's data start.
-const FIRST: usize = GAP + Buffer::PREFIX;
+const FIRST: usize = GAP;
 
 /// How a [`Pool`] is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,10 +130,21 @@ impl Pool {
     /// A free buffer, empty; `None` when all are out.
     #[inline]
     pub fn take(&mut self) -> Option<Buffer> {
+        self.take_placed().map(|(buffer, _)| buffer)
+    }
+
+    /// For a queue: a free buffer, and its place, in bytes from the first one's, which is what [`AddressMap::base`](crate::AddressMap::base) is of.
+    #[inline]
+    pub fn take_placed(&mut self) -> Option<(Buffer, u64)> {
         let core = self.core;
         // SAFETY: as in `core`; borrowed by hand, since `chain` is borrowed too.
-        let free = unsafe { &core.as_ref().free };
-        free.take(&mut self.chain).map(|index| Buffer { core, index, len: 0, ahead: 0 })
+        let Core { free, stride, .. } = unsafe { core.as_ref() };
+        free.take(&mut self.chain).map(|index| (Buffer::new(core, index), u64::from(index) * *stride as u64))
+    }
+
+    /// Names the pool, for comparison.
+    pub(crate) fn id(&self) -> PoolId {
+        PoolId(self.core.as_ptr() as usize)
     }
 
     /// The size of each buffer in bytes.
@@ -151,7 +170,7 @@ impl Pool {
         let mapping = space.map_memory(&self.core().memory, Access::ReadWrite)?;
         let (domain, base) = (self.core().domain, mapping.iova() + FIRST as u64);
         self.core().attached.fetch_add(1, Ordering::Relaxed);
-        Ok(PoolMapping(Arc::new(Attached { core: self.core, domain, base, mapping: Some(mapping), space: Arc::clone(space) })))
+        Ok(PoolMapping::new(self.core, domain, base, mapping, Arc::clone(space)))
     }
 
     fn core(&self) -> &Core {
@@ -199,299 +218,6 @@ impl Core {
             // SAFETY: made by Box::leak in `Pool::new`; the pool, all buffers and attachments are gone, so this is the only pointer.
             drop(unsafe { Box::from_raw(core.as_ptr()) });
         }
-    }
-}
-
-/// A packet buffer, owned: nobody else reads or writes it, a device included. Returns to its pool when dropped.
-pub struct Buffer {
-    core: NonNull<Core>,
-    index: u32,
-    len: u16,
-    /// How far before their usual place the data start.
-    ahead: u16,
-}
-
-// SAFETY: the buffer's bytes belong to it alone, and what it shares with the pool may be used from any thread.
-unsafe impl Send for Buffer {}
-// SAFETY: through a shared reference there is only reading by copy.
-unsafe impl Sync for Buffer {}
-
-impl Buffer {
-    /// The most bytes that a prefix has.
-    pub const PREFIX: usize = 20;
-
-    /// The bytes in use.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.len.into()
-    }
-
-    /// Whether no bytes are in use.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The size in bytes.
-    #[inline]
-    pub fn capacity(&self) -> usize {
-        self.core().buffer_size as usize + usize::from(self.ahead)
-    }
-
-    /// For a queue: writes `N` 32-bit words directly in front of the data, at most [`PREFIX`](Self::PREFIX) bytes. Nobody who reads the data sees
-    /// them, so a shared buffer does. Returns where the prefix starts, relative to the pool as addresses of segments are.
-    #[inline(always)]
-    pub fn write_prefix<const N: usize>(&self, words: [u32; N]) -> i64 {
-        let start = self.start();
-        let first = self.prefix::<N>(start);
-        for (index, word) in words.into_iter().enumerate() {
-            // SAFETY: inside the headroom and aligned (see `prefix`); an atomic, since other threads may do the same.
-            unsafe { AtomicU32::from_ptr(first.add(index).as_ptr()) }.store(word.to_le(), Ordering::Relaxed);
-        }
-        start as i64 - (N * size_of::<u32>()) as i64
-    }
-
-    /// For a queue: reads the `N` words in front of the data that a device has written there.
-    #[inline(always)]
-    pub fn read_prefix<const N: usize>(&self) -> [u32; N] {
-        let first = self.prefix::<N>(self.start());
-        // SAFETY: as in `write_prefix`.
-        std::array::from_fn(|index| u32::from_le(unsafe { AtomicU32::from_ptr(first.add(index).as_ptr()) }.load(Ordering::Relaxed)))
-    }
-
-    /// `N` words in front of the data, which [`start`](Self::start) there.
-    #[inline(always)]
-    fn prefix<const N: usize>(&self, start: isize) -> NonNull<u32> {
-        const { assert!(N * size_of::<u32>() <= Self::PREFIX, "a prefix of at most 20 bytes") };
-        // SAFETY: in front of the data are HEADROOM bytes less at most PREFIX by which they start earlier, and the prefix has no more. Data
-        // start at a multiple of 4.
-        unsafe { self.core().base.offset(start - (N * size_of::<u32>()) as isize).cast() }
-    }
-
-    /// For a queue: the data are `len` bytes, and start `ahead` bytes before their usual place, where a prefix would be.
-    ///
-    /// # Panics
-    /// When `ahead` is more than [`PREFIX`](Self::PREFIX) or not a multiple of 4, or the buffer is smaller.
-    #[inline]
-    pub fn set_range(&mut self, ahead: usize, len: usize) {
-        if ahead > Self::PREFIX || !ahead.is_multiple_of(4) || len > self.core().buffer_size as usize + ahead {
-            Core::outside(self.core, ahead, len);
-        }
-        self.ahead = ahead as u16;
-        self.len = len as u16;
-    }
-
-    /// The content becomes `bytes`.
-    ///
-    /// # Panics
-    /// When they do not fit.
-    #[inline]
-    pub fn set(&mut self, bytes: &[u8]) {
-        self.write(0, bytes);
-        self.len = bytes.len() as u16;
-    }
-
-    /// Writes at `offset` without a change of the length.
-    ///
-    /// # Panics
-    /// When the range passes the buffer's end.
-    #[inline]
-    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
-        let place = self.place(offset, bytes.len());
-        // SAFETY: `place` is inside this buffer for all of `bytes`; nobody else has the buffer, and no reference to the pool's memory exists.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place.as_ptr(), bytes.len()) }
-    }
-
-    /// The first `len` bytes are in use.
-    ///
-    /// # Panics
-    /// When the buffer is smaller.
-    #[inline]
-    pub fn set_len(&mut self, len: usize) {
-        if len > self.capacity() {
-            Core::outside(self.core, 0, len);
-        }
-        self.len = len as u16;
-    }
-
-    /// For a queue: as [`set_len`](Self::set_len), for a length that a device says. `false`, and nothing done, when the buffer is smaller.
-    #[inline(always)]
-    pub fn try_set_len(&mut self, len: u32) -> bool {
-        let fits = len as usize <= self.capacity();
-        if fits {
-            self.len = len as u16;
-        }
-        fits
-    }
-
-    /// For a queue: asks for the line in which headers usually are, to be written or read soon.
-    #[inline(always)]
-    pub fn fetch(&self) {
-        let core = self.core();
-        // SAFETY: where the data of a buffer usually start, inside the pool's memory.
-        prefetch::for_writing(unsafe { core.base.offset(self.index as isize * core.stride) });
-    }
-
-    /// Copies from `offset` on into `bytes`.
-    ///
-    /// # Panics
-    /// When the range passes the buffer's end.
-    #[inline]
-    pub fn read(&self, offset: usize, bytes: &mut [u8]) {
-        let place = self.place(offset, bytes.len());
-        // SAFETY: as in `write`.
-        unsafe { std::ptr::copy_nonoverlapping(place.as_ptr(), bytes.as_mut_ptr(), bytes.len()) }
-    }
-
-    /// The bytes in use as a segment, relative to the pool; `None` when there are none.
-    #[inline]
-    pub(crate) fn segment<'w>(&self) -> Option<Segment<'w>> {
-        (self.len != 0).then(|| Segment::new(self.core().domain, self.start() as u64, self.len.into()))
-    }
-
-    /// The whole buffer as a place to receive into, relative to the pool.
-    #[inline]
-    pub(crate) fn room(&self) -> Segment<'static> {
-        Segment::new(self.core().domain, self.start() as u64, self.core().buffer_size)
-    }
-
-    /// Where its data start, in bytes from the usual place of the first buffer's.
-    #[inline(always)]
-    fn start(&self) -> isize {
-        self.start_by(self.core().stride)
-    }
-
-    /// The same with the pool's [stride](PoolMapping::stride), known from elsewhere.
-    #[inline(always)]
-    pub(crate) fn start_by(&self, stride: isize) -> isize {
-        self.index as isize * stride - self.ahead as isize
-    }
-
-    /// The address of `len` bytes from `offset` on.
-    #[inline(always)]
-    fn place(&self, offset: usize, len: usize) -> NonNull<u8> {
-        let size = self.capacity();
-        if offset > size || len > size - offset {
-            Core::outside(self.core, offset, len);
-        }
-        // SAFETY: the buffer is inside the pool's memory, and the range was checked to be inside the buffer.
-        unsafe { self.core().base.offset(self.start() + offset as isize) }
-    }
-
-    /// Gives the buffers of many owners back at once: one atomic operation for all neighbours of one pool. The vector keeps its memory. `also` is told
-    /// where the data of each usually start, inside the pool's memory; it only may ask for that line.
-    #[inline]
-    pub(crate) fn give_back<T>(owners: &mut Vec<T>, buffer: impl Fn(&T) -> &Buffer, also: impl Fn(NonNull<u8>)) {
-        let len = owners.len();
-        // From here on the buffers are in the care of `give_chain`.
-        // SAFETY: no more than there were; what is cut off is given back below, not dropped.
-        unsafe { owners.set_len(0) };
-        // SAFETY: `len` owners are still there, since nobody writes to the vector before this returns.
-        let mut buffers = unsafe { std::slice::from_raw_parts(owners.as_ptr(), len) }.iter().map(buffer);
-        let mut next = buffers.next();
-        while let Some(&Self { core, index: last, .. }) = next {
-            // SAFETY: its buffers are out, so the core lives until `give_chain`, behind which none of this is used.
-            let Core { free, base, stride, .. } = unsafe { core.as_ref() };
-            // Copies, which stay in registers.
-            let (base, stride, links) = (*base, *stride, free.links());
-            // SAFETY: where the data of one of its buffers usually start, inside the pool's memory.
-            let see = |index: u32| also(unsafe { base.offset(index as isize * stride) });
-            see(last);
-            let mut first = last;
-            next = buffers.find(|buffer| {
-                if buffer.core == core {
-                    see(buffer.index);
-                    links.link(buffer.index, first);
-                    first = buffer.index;
-                }
-                buffer.core != core
-            });
-            Core::give_chain(core, first, last);
-        }
-    }
-
-    /// Names the buffer's pool, for comparison.
-    #[inline(always)]
-    pub(crate) fn pool(&self) -> PoolId {
-        PoolId(self.core.as_ptr() as usize)
-    }
-
-    #[inline(always)]
-    fn core(&self) -> &Core {
-        // SAFETY: freed only when no buffer is out.
-        unsafe { self.core.as_ref() }
-    }
-}
-
-impl Drop for Buffer {
-    #[inline]
-    fn drop(&mut self) {
-        Core::give_chain(self.core, self.index, self.index);
-    }
-}
-
-impl std::fmt::Debug for Buffer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Buffer({}, {} bytes)", self.index, self.len)
-    }
-}
-
-/// Where one space has a pool. Clones share it; the pool is unmapped when the last is dropped, so queues drop theirs after they stopped.
-#[derive(Clone)]
-pub struct PoolMapping(Arc<Attached>);
-
-/// A pool, by where its shared part is. Only compared. No other pool gets the place while the pool is attached anywhere.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PoolId(usize);
-
-struct Attached {
-    /// Keeps the shared part, so that the [`PoolId`] stays this pool's own.
-    core: NonNull<Core>,
-    domain: Domain,
-    base: u64,
-    mapping: Option<Mapping>,
-    space: Arc<dyn DmaSpace>,
-}
-
-// SAFETY: `core` is only compared, and released by an atomic count.
-unsafe impl Send for Attached {}
-// SAFETY: as above.
-unsafe impl Sync for Attached {}
-
-impl PoolMapping {
-    pub(crate) fn id(&self) -> PoolId {
-        PoolId(self.0.core.as_ptr() as usize)
-    }
-
-    /// The domain of the pool's segments.
-    pub fn pool(&self) -> Domain {
-        self.0.domain
-    }
-
-    /// The domain of the space.
-    pub fn space(&self) -> Domain {
-        self.0.space.domain()
-    }
-
-    /// The bus address that the addresses of the pool's segments are added to, which may be negative.
-    pub(crate) fn base(&self) -> u64 {
-        self.0.base
-    }
-
-    /// From one buffer to the next, in bytes.
-    pub(crate) fn stride(&self) -> isize {
-        // SAFETY: the attachment keeps the core.
-        unsafe { self.0.core.as_ref() }.stride
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        if let Some(mapping) = self.mapping.take() {
-            // As with DmaMemory: what cannot be unmapped stays mapped, and the space counts it.
-            let _ = self.space.unmap(mapping);
-        }
-        Core::release(self.core, -1);
     }
 }
 

@@ -29,6 +29,8 @@ pub struct RxBurst {
     /// Those behind them.
     heads: Vec<Head>,
     buffers: Vec<Buffer>,
+    /// Nobody looks into the packets.
+    unread: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,28 +87,40 @@ impl Packet<'_> {
 impl RxBurst {
     /// A burst with room for `packets` packets of one buffer before it has to allocate.
     pub fn with_capacity(packets: usize) -> Self {
-        Self { plain: 0, heads: Vec::with_capacity(packets), buffers: Vec::with_capacity(packets) }
+        Self { plain: 0, heads: Vec::with_capacity(packets), buffers: Vec::with_capacity(packets), unread: false }
     }
 
-    /// For a queue: adds a packet in one buffer, whose length is set, and of which there is nothing else to say.
+    /// The same for packets that nobody looks into: they are only counted, or sent on as they are. Queues then need not fetch their first bytes,
+    /// which may lie in another processor's cache and can stay there.
+    pub fn unread(packets: usize) -> Self {
+        Self { unread: true, ..Self::with_capacity(packets) }
+    }
+
+    /// For a queue: whether somebody will look into the packets soon.
     #[inline(always)]
-    pub fn push_plain(&mut self, buffer: Buffer) {
-        if !self.heads.is_empty() || self.buffers.len() == self.buffers.capacity() {
-            return self.push_plain_slowly(buffer);
-        }
-        self.plain += 1;
-        self.buffers.push(buffer);
+    pub fn is_read(&self) -> bool {
+        !self.unread
     }
 
-    /// Apart, so that the buffer need not be in memory for the case that no room is to be had.
-    #[inline(never)]
-    fn push_plain_slowly(&mut self, buffer: Buffer) {
+    /// For a queue: adds packets in one buffer each, whose lengths are set, and of which there is nothing else to say. Returns how many.
+    #[inline(always)]
+    pub fn extend_plain(&mut self, buffers: impl Iterator<Item = Buffer>) -> usize {
+        let before = self.buffers.len();
+        self.buffers.extend(buffers);
+        let count = self.buffers.len() - before;
         if self.heads.is_empty() {
-            self.plain += 1;
-            self.buffers.push(buffer);
+            self.plain += count;
         } else {
-            self.push_buffer(buffer, About::default());
+            self.add_heads(before);
         }
+        count
+    }
+
+    /// Behind packets that have a head, others have one, too.
+    #[inline(never)]
+    fn add_heads(&mut self, first: usize) {
+        let about = About::default();
+        self.heads.extend(self.buffers[first..].iter().map(|buffer| Head { buffers: 1, bytes: buffer.len() as u32, about }));
     }
 
     /// For a queue: adds a packet in one buffer, whose length is set.
@@ -158,11 +172,11 @@ impl RxBurst {
     /// the NIC took out is asked for again.
     #[inline]
     pub fn forward(&mut self, burst: &mut Burst<'_>, mut edit: impl FnMut(&mut Buffer)) {
-        let mut buffers = self.buffers.drain(..);
-        for mut first in buffers.by_ref().take(std::mem::take(&mut self.plain)) {
+        burst.extend(self.buffers.drain(..std::mem::take(&mut self.plain)).map(|mut first| {
             edit(&mut first);
-            burst.push(first, Offload::NONE);
-        }
+            first
+        }));
+        let mut buffers = self.buffers.drain(..);
         for head in self.heads.drain(..) {
             let Some(mut first) = buffers.next() else { break };
             edit(&mut first);
@@ -182,6 +196,6 @@ impl RxBurst {
     pub fn clear(&mut self) {
         self.plain = 0;
         self.heads.clear();
-        Buffer::give_back(&mut self.buffers, |buffer| buffer, |_| ());
+        Buffer::give_back::<_, false>(&mut self.buffers, |buffer| buffer);
     }
 }

@@ -8,7 +8,9 @@ use volatile::VolatilePtr;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::memory::DmaMemory;
-use crate::prefetch;
+
+/// The size of a cache line in bytes, where nobody says otherwise.
+const LINE: usize = 64;
 
 /// A power of two of entries in [`DmaMemory`], read and written by volatile copies. Every index is taken modulo their number: a running count
 /// needs no wrap, no access needs a check, and none is outside.
@@ -73,15 +75,12 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> Table<T> {
         self.entry(index).read()
     }
 
-    /// Asks for the cache lines of `count` entries from `index` on, where another processor has read them and they are to be written soon.
+    /// [`read`](Self::read), for a loop: it has copies of what it needs, so nothing that the loop writes can have changed it.
     #[inline(always)]
-    pub fn fetch(&self, index: usize, count: usize) {
-        let a_line = (prefetch::LINE / size_of::<T>()).max(1);
-        let mut at = index & !(a_line - 1);
-        while at < index + count {
-            prefetch::for_writing(self.entry(at).as_raw_ptr());
-            at += a_line;
-        }
+    pub fn reader(&self) -> impl Fn(usize) -> T + use<'_, T> {
+        let Self { first, mask, .. } = *self;
+        // SAFETY: as in `entry`; the borrow keeps the memory.
+        move |index| unsafe { VolatilePtr::new(first.add(index & mask)) }.read()
     }
 
     #[inline(always)]
@@ -94,6 +93,20 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> Table<T> {
 
 /// Descriptors of 16 bytes: two little-endian words.
 impl Table<[u64; 2]> {
+    /// Makes the cache lines that lie wholly in the `count` descriptors from `index` on this processor's, where a device on another one has read
+    /// them: by a store to each, of a zero address to a descriptor that nobody may be using. The stores wait for their lines all at once, and the
+    /// program goes on meanwhile, where those that write the descriptors later would wait for one after the other. PREFETCHW is there for this, and
+    /// does nothing (AMD Zen 4) when the other processor took its copy of the line from this one's second-level cache.
+    #[inline(always)]
+    pub fn claim(&self, index: usize, count: usize) {
+        const A_LINE: usize = LINE / size_of::<[u64; 2]>();
+        let (mut at, end) = (index.next_multiple_of(A_LINE), index + count);
+        while at + A_LINE <= end {
+            self.half(at, 0).write(0);
+            at += A_LINE;
+        }
+    }
+
     /// Writes a descriptor, its low word first.
     #[inline(always)]
     pub fn write_pair(&self, index: usize, [low, high]: [u64; 2]) {
@@ -107,12 +120,24 @@ impl Table<[u64; 2]> {
         u64::from_le(self.half(index, 1).read())
     }
 
-    /// Writes a descriptor's last byte alone.
+    /// [`read_high`](Self::read_high), for a loop, as [`reader`](Self::reader).
     #[inline(always)]
-    pub fn write_last_byte(&self, index: usize, value: u8) {
-        let high = self.half(index, 1).as_raw_ptr().cast::<u8>();
-        // SAFETY: the last of the descriptor's 16 bytes.
-        unsafe { VolatilePtr::new(high.add(7)) }.write(value);
+    pub fn high_reader(&self) -> impl Fn(usize) -> u64 + use<'_> {
+        let Self { first, mask, .. } = *self;
+        // SAFETY: the second word of an entry, of which `entry` tells.
+        move |index| u64::from_le(unsafe { VolatilePtr::new(first.add(index & mask).cast::<u64>().add(1)) }.read())
+    }
+
+    /// Writes a descriptor's low word alone.
+    #[inline(always)]
+    pub fn write_low(&self, index: usize, low: u64) {
+        self.half(index, 0).write(low.to_le());
+    }
+
+    /// Writes a descriptor's high word alone, by one store.
+    #[inline(always)]
+    pub fn write_high(&self, index: usize, high: u64) {
+        self.half(index, 1).write(high.to_le());
     }
 
     #[inline(always)]
@@ -179,13 +204,31 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_is_two_words_and_its_last_byte_one_of_them() {
+    fn a_descriptor_is_two_words_that_are_written_together_or_alone() {
         let memory = memory();
-        let table: Table<[u64; 2]> = Table::new(&memory, 0, 256);
-        table.write_pair(257, [1, 2]);
-        table.write_last_byte(1, 0x80);
-        assert_eq!(memory.memory().read::<[u64; 2]>(16), [1, 0x8000_0000_0000_0002]);
-        assert_eq!(table.read_high(257), 0x8000_0000_0000_0002);
+        let table: Table<[u64; 2]> = Table::new(&memory, 0, 128);
+        table.write_pair(129, [1, 2]);
+        assert_eq!(memory.memory().read::<[u64; 2]>(16), [1, 2]);
+        table.write_low(1, 3);
+        table.write_high(1, 4);
+        assert_eq!(memory.memory().read::<[u64; 2]>(16), [3, 4]);
+        assert_eq!((table.read_high(129), table.high_reader()(257)), (4, 4));
+    }
+
+    #[test]
+    fn lines_are_claimed_that_are_free_as_a_whole() {
+        let memory = memory();
+        let table: Table<[u64; 2]> = Table::new(&memory, 0, 16);
+        let claimed = |index: usize, count: usize| {
+            (0..16).for_each(|at| table.write_pair(at, [1, 1]));
+            table.claim(index, count);
+            assert!((0..16).all(|at| table.read_high(at) == 1), "only addresses are written");
+            (0..16).filter(|at| table.read(*at)[0] == 0).collect::<Vec<_>>()
+        };
+        assert_eq!(claimed(0, 16), [0, 4, 8, 12]);
+        assert_eq!(claimed(5, 8), [8]);
+        assert_eq!(claimed(14, 7), [0]);
+        assert_eq!(claimed(4, 3), []);
     }
 
     #[test]

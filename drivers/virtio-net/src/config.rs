@@ -6,6 +6,13 @@ use hal::{MacAddress, NicError, OffloadFlags, RxFilter};
 
 use crate::features::Features;
 
+/// The largest IP packet where neither device nor configuration says.
+pub(crate) const USUAL_MTU: u16 = 1500;
+/// The least that IPv4 needs (RFC 791).
+pub(crate) const LEAST_MTU: u16 = 68;
+/// An Ethernet header, and a tag.
+pub(crate) const ETHERNET: u32 = 18;
+
 /// Which layout the rings have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Packed {
@@ -57,6 +64,10 @@ pub struct VirtioNetConfig {
     pub rx_checksum: bool,
     /// Takes packets that the device has joined (large receive offload, the specification's GUEST_TSO and GUEST_USO). Default false.
     pub lro: bool,
+    /// What a receive buffer of the pool holds at least, in bytes. Where every packet fits into one (of the MTU, and not joined), the driver does
+    /// without VIRTIO_NET_F_MRG_RXBUF: its count of buffers in each header is a word that the device writes with one value when it receives and that
+    /// the driver has to write with another one when it sends a packet on. Default 0, not known: packets may lie in several buffers.
+    pub rx_buffer: u16,
     /// Offers to gather a frame from several segments. Default true.
     pub gather: bool,
     /// What is received from the start. Default: the station address and broadcast.
@@ -89,6 +100,7 @@ impl Default for VirtioNetConfig {
             offloads: OffloadFlags::all(),
             rx_checksum: true,
             lro: false,
+            rx_buffer: 0,
             gather: true,
             filter: RxFilter::default(),
             mac: None,
@@ -103,6 +115,11 @@ impl Default for VirtioNetConfig {
 }
 
 impl VirtioNetConfig {
+    /// Whether a packet may need several receive buffers.
+    pub(crate) fn merges(&self) -> bool {
+        self.lro || u32::from(self.rx_buffer) < u32::from(self.mtu.unwrap_or(USUAL_MTU)) + ETHERNET
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors
@@ -117,7 +134,7 @@ impl VirtioNetConfig {
         if !(1..=128).contains(&self.queue_pairs) {
             return error(format!("{} queue pairs; this driver takes 1 to 128", self.queue_pairs));
         }
-        if self.mtu.is_some_and(|mtu| mtu < 68) {
+        if self.mtu.is_some_and(|mtu| mtu < LEAST_MTU) {
             return error(format!("an MTU of {}; IPv4 needs 68 bytes at least", self.mtu.unwrap_or(0)));
         }
         if let Some(mac) = self.mac.filter(|mac| !mac.is_valid_unicast()) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hal::virtio::{DeviceStatus, VirtioTransport};
 use hal::{MacAddress, NicError};
 
-use crate::config::VirtioNetConfig;
+use crate::config::{LEAST_MTU, VirtioNetConfig};
 use crate::features::{Features, Negotiated};
 
 /// The device type of a network card.
@@ -59,13 +59,30 @@ pub(crate) struct RssLimits {
     pub hash_types: u32,
 }
 
-/// Resets a device and agrees on features with it (3.1.1, steps 1 to 6).
-pub(crate) fn negotiate(mut transport: Box<dyn VirtioTransport>, config: &VirtioNetConfig) -> Result<(SharedDevice, Negotiated), NicError> {
+/// Resets a device and agrees on features with it (3.1.1, steps 1 to 6). The device's MTU becomes the configuration's, where that has none.
+pub(crate) fn negotiate(
+    mut transport: Box<dyn VirtioTransport>,
+    config: &mut VirtioNetConfig,
+) -> Result<(SharedDevice, Negotiated), NicError> {
     if transport.device_type() != NETWORK {
         return Err(NicError::WrongDevice(format!("a virtio device of type {}, not a network card (1)", transport.device_type())));
     }
+    if config.mtu.is_none() && !config.refuse.contains(Features::MTU) {
+        config.mtu = offered_mtu(&mut *transport)?;
+    }
     let negotiated = agree(&mut *transport, config)?;
     Ok((SharedDevice { transport: Arc::new(Mutex::new(transport)), features: negotiated.accepted() }, negotiated))
+}
+
+/// The MTU of a device that offers to say it. The configuration may be read before anything is agreed on (3.1.1, step 4); a value that no device may
+/// give is told of later.
+fn offered_mtu(transport: &mut dyn VirtioTransport) -> Result<Option<u16>, NicError> {
+    if !Features::from_bits_retain(transport.device_features()?).contains(Features::MTU) {
+        return Ok(None);
+    }
+    let mut mtu = [0; 2];
+    transport.read_config(offset::MTU, &mut mtu)?;
+    Ok(Some(u16::from_le_bytes(mtu)).filter(|mtu| *mtu >= LEAST_MTU))
 }
 
 fn agree(transport: &mut dyn VirtioTransport, config: &VirtioNetConfig) -> Result<Negotiated, NicError> {
@@ -196,7 +213,7 @@ impl SharedDevice {
             return Ok(None);
         }
         match self.read_u16(offset::MTU)? {
-            mtu if mtu >= 68 => Ok(Some(mtu)),
+            mtu if mtu >= LEAST_MTU => Ok(Some(mtu)),
             mtu => Err(NicError::WrongDevice(format!("the device gives {mtu} bytes as its MTU"))),
         }
     }

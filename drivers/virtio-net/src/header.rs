@@ -103,7 +103,13 @@ pub(crate) fn prepare(offload: &Offload, offered: OffloadFlags) -> Result<Prepar
 /// In how many buffers a received packet lies.
 #[inline(always)]
 pub(crate) fn buffers(header: Header) -> u16 {
-    (header[2] >> 16) as u16
+    buffers_of(header[2])
+}
+
+/// The same, of the last word alone.
+#[inline(always)]
+pub(crate) fn buffers_of(word: u32) -> u16 {
+    (word >> 16) as u16
 }
 
 /// What the device says about a received packet of `bytes` bytes; `None` when it names a place outside the packet.

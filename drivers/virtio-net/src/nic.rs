@@ -11,7 +11,7 @@ use hal::{
     Capabilities, DmaSpace, FeatureReport, Interrupt, Link, MacAddress, Nic, NicError, OffloadFlags, RxFilter, RxQueue, Statistics, TxQueue,
 };
 
-use crate::config::VirtioNetConfig;
+use crate::config::{ETHERNET, USUAL_MTU, VirtioNetConfig};
 use crate::control::{Command, Commands, Control};
 use crate::device::{self, LinkState, SharedDevice};
 use crate::features::{Features, Negotiated};
@@ -22,10 +22,6 @@ use crate::rx::{Rx, RxConfig};
 use crate::steering;
 use crate::tx::{MAX_SEGMENTATION, Tx, TxConfig};
 
-/// The largest IP packet where neither device nor configuration says.
-const USUAL_MTU: u16 = 1500;
-/// An Ethernet header, and a tag.
-const ETHERNET: u32 = 18;
 /// The control queue takes one command at a time.
 const CONTROL_DESCRIPTORS: u16 = 16;
 
@@ -131,9 +127,9 @@ impl VirtioNet {
     ///
     /// # Errors
     /// [`NicError::WrongDevice`], [`NicError::Config`], [`NicError::Timeout`] for a command that is not answered, and what the transport says.
-    pub fn start(transport: Box<dyn VirtioTransport>, config: VirtioNetConfig) -> Result<Self, NicError> {
+    pub fn start(transport: Box<dyn VirtioTransport>, mut config: VirtioNetConfig) -> Result<Self, NicError> {
         config.check()?;
-        let (device, negotiated) = device::negotiate(transport, &config)?;
+        let (device, negotiated) = device::negotiate(transport, &mut config)?;
         let mut nic = Self::build(device.clone(), negotiated, config).inspect_err(|_| {
             let _ = device.stop();
         })?;

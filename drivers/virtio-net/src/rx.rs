@@ -8,9 +8,9 @@ use hal::pool::PoolMapping;
 use hal::receive::{About, RxFlags};
 use hal::{AddressMap, Buffer, DmaSpace, Doorbell, NicError, Pool, RxBurst, RxQueue};
 
-use crate::header::{self, HEADER, HEADER_WITH_HASH};
+use crate::header::{self, HEADER, HEADER_WITH_HASH, WORDS};
 use crate::queue::{Queue, Receive};
-use crate::ring::{Kind, Piece, Ring, RingConfig, Violation};
+use crate::ring::{Kind, Piece, Ring, RingConfig, Used, Violation};
 
 /// What was agreed on for a receive queue.
 #[derive(Clone, Copy, Debug)]
@@ -120,45 +120,49 @@ impl<R: Ring> Rx<R> {
     }
 
     /// Takes packets that are as nearly all are: each in the next buffer, and without anything in its header. Returns how many, and whether the
-    /// device has used more buffers.
+    /// next one is not so.
     #[inline(always)]
     fn take_plain(&mut self, burst: &mut RxBurst, limit: u32) -> Result<(u32, bool), Violation> {
         let ready = self.ring.ready(limit)?;
-        let Self { ring, slots, head, config, .. } = self;
-        let mask = slots.len() - 1;
-        let first = *head as usize;
-        if config.is_shared() {
-            // The other processor has written them. All are on their way at once then, and for writing: what is received is sent on, or used again.
-            (first..first + ready as usize).filter_map(|place| slots[place & mask].as_ref()).for_each(Buffer::fetch);
+        if ready == 0 {
+            return Ok((0, false));
         }
-        // In how many buffers the packet lies, where that is said.
-        let (buffers_mask, one) = if config.mergeable { (u32::MAX << 16, 1 << 16) } else { (0, 0) };
-        let (mut count, mut sum) = (0, 0);
-        while count < ready {
-            let place = (first + count as usize) & mask;
-            let used = ring.used(count);
-            let Some(slot) = slots.get_mut(place).filter(|_| used.id as usize == place) else { break };
-            let Some(buffer) = slot else { break };
-            let header: header::Header = buffer.read_prefix();
-            // A shorter one has a length beyond any buffer's then.
-            let bytes = used.len.wrapping_sub(header::HEADER);
-            if header[0] as u16 != 0 || header[2] & buffers_mask != one || bytes == 0 || !buffer.try_set_len(bytes) {
+        let first = self.place(self.head);
+        let (before, behind) = self.slots.split_at_mut(first);
+        let until_end = ready.min(behind.len() as u32);
+        // The other processor has what it wrote. What will be looked at is asked for at once, and where it is known already, together with what the ring
+        // says of it.
+        let (shared, mergeable) = (self.config.is_shared(), self.config.mergeable);
+        let fetch = shared && burst.is_read();
+        if fetch && R::COUNTED {
+            behind.iter().chain(&*before).take(ready as usize).flatten().for_each(Buffer::fetch);
+        }
+        let (mut count, mut sum, mut special) = (0, 0, false);
+        for (places, start, nth) in [(behind, first, 0..until_end), (before, 0, until_end..ready)] {
+            let (end, used) = (nth.end, self.ring.used(nth).zip(start as u32..));
+            let Plain { count: plain, bytes, stopped } = if mergeable { plain::<true>(places, used) } else { plain::<false>(places, used) };
+            special = stopped;
+            let places = &mut places[..plain];
+            if fetch && !R::COUNTED {
+                places.iter().flatten().for_each(Buffer::fetch);
+            }
+            burst.extend_plain(places.iter_mut().map_while(Option::take));
+            count += plain as u32;
+            sum += bytes;
+            if count < end {
                 break;
             }
-            slot.take().into_iter().for_each(|buffer| burst.push_plain(buffer));
-            sum += u64::from(bytes);
-            count += 1;
+        }
+        if shared {
+            // These places are free now, and written soon.
+            self.ring.claim(self.head, count);
         }
         self.ring.advance(count as u16, count as u16);
         self.head = self.head.wrapping_add(count);
         self.posted -= count as usize;
         self.counters.packets += u64::from(count);
         self.counters.bytes += sum;
-        if self.config.is_shared() {
-            // The places that came free are written next.
-            self.ring.fetch(self.tail, count);
-        }
-        Ok((count, count < ready))
+        Ok((count, special))
     }
 
     /// The next packet, if there is one.
@@ -224,6 +228,57 @@ impl<R: Ring> Rx<R> {
     }
 }
 
+/// What [`plain`] found.
+struct Plain {
+    /// Packets, and their bytes.
+    count: usize,
+    bytes: u64,
+    /// Whether a buffer came that is something else.
+    stopped: bool,
+}
+
+/// The used buffers, from the first of these places on, that hold a packet each, with nothing in its header. Their lengths are set. `used` says of each
+/// which buffer it is, and at which place in the ring it has to be. A loop by itself, which is little enough to stay in registers.
+#[inline(never)]
+fn plain<const MERGEABLE: bool>(places: &mut [Option<Buffer>], used: impl Iterator<Item = (Used, u32)>) -> Plain {
+    let (mut count, mut bytes, mut stopped) = (0, 0, false);
+    for ((used, place), slot) in used.zip(places) {
+        let Some(buffer) = slot.as_mut().filter(|_| used.id == place) else {
+            stopped = true;
+            break;
+        };
+        // Flags and kind of segmentation.
+        let special = buffer.prefix_word::<WORDS, 0>() as u16 != 0;
+        let several = MERGEABLE && header::buffers_of(buffer.prefix_word::<WORDS, 2>()) != 1;
+        // A shorter one has a length beyond any buffer's then.
+        let len = used.len.wrapping_sub(header::HEADER);
+        if special || several || len == 0 || !buffer.try_fill(len) {
+            stopped = true;
+            break;
+        }
+        count += 1;
+        bytes += u64::from(len);
+    }
+    Plain { count, bytes, stopped }
+}
+
+/// Posts buffers of the pool, of `len` bytes with what is in front of them, at these places, the next ones of the ring up to its end: as many as there
+/// are, up to the first place that is not free, which is a buffer's that the device used later than others, and is filled in its turn. The first
+/// buffer of the pool would be at `base`. Returns how many. A loop by itself, as [`plain`].
+#[inline(never)]
+fn fill<R: Ring>(ring: &R, cursor: &mut R::Cursor, places: &mut [Option<Buffer>], pool: &mut Pool, base: u64, len: u32) -> usize {
+    let (mut at, mut count) = (*cursor, 0);
+    for slot in places.iter_mut().take_while(|slot| slot.is_none()) {
+        let Some((buffer, place)) = pool.take_placed() else { break };
+        ring.write(&mut at, Piece { address: base.wrapping_add(place), len, kind: Kind::Write });
+        *slot = Some(buffer);
+        count += 1;
+    }
+    ring.turn(&mut at);
+    *cursor = at;
+    count
+}
+
 enum Taken {
     Nothing,
     Dropped,
@@ -275,30 +330,28 @@ impl<R: Ring> RxQueue for Rx<R> {
             // The entry that stands for the batch is read until the last of its buffers is taken, so none of their places is free before.
             return Ok(0);
         }
-        let (mut cursor, mut position, mut count, mut refused) = (self.ring.cursor(), self.tail, 0, None);
-        let Self { ring, slots, addresses, header_len, .. } = self;
-        let (header_len, mask) = (*header_len, slots.len() - 1);
-        // A place that is not free yet is a buffer's that the device used later than others; it is filled in its turn.
-        while let Some(slot @ None) = slots.get_mut(position as usize & mask) {
-            let Some(buffer) = pool.take() else { break };
-            let Some(address) = addresses.buffer(&buffer) else {
-                refused = Some(NicError::UnmappedSegment);
+        let Some(base) = self.addresses.base(pool) else { return Err(NicError::UnmappedSegment) };
+        let base = base.wrapping_sub(self.header_len.into());
+        let (mut cursor, tail) = (self.ring.cursor(), self.place(self.tail));
+        let (before, behind) = self.slots.split_at_mut(tail);
+        let mut count = 0;
+        for places in [behind, before] {
+            let (all, len) = (places.len(), pool.buffer_size() as u32 + self.header_len);
+            let filled = fill(&self.ring, &mut cursor, places, pool, base, len);
+            count += filled;
+            if filled < all {
                 break;
-            };
-            let len = buffer.capacity() as u32 + header_len;
-            ring.put(&mut cursor, Piece { address: address - u64::from(header_len), len, kind: Kind::Write });
-            *slot = Some(buffer);
-            position = position.wrapping_add(1);
-            count += 1;
+            }
         }
         if count > 0 {
-            self.tail = position;
+            self.tail = self.tail.wrapping_add(count as u32);
             self.posted += count;
             if self.ring.publish(cursor) {
+                self.counters.doorbells += 1;
                 self.queue.ring()?;
             }
         }
-        refused.map_or(Ok(count), Err)
+        Ok(count)
     }
 
     fn receive(&mut self, burst: &mut RxBurst, limit: usize) -> Result<usize, NicError> {
@@ -376,7 +429,7 @@ mod tests {
 
     /// With IN_ORDER a device may name only the last buffer of a batch. `answer` names buffer `id`, of `len` bytes, as the `nth` used one.
     fn batches<R: Ring>(answer: fn(&TestSpace, QueueLayout, nth: u16, id: u16, len: u32)) {
-        let (space, mut rx, mut pool) = posted::<R>();
+        let (space, mut rx, mut pool) = posted::<R>(4, true);
         let mut packets = RxBurst::default();
         for lap in 0..5 {
             assert_eq!(rx.refill(&mut pool).unwrap(), if lap == 0 { 0 } else { 3 });
@@ -395,17 +448,17 @@ mod tests {
         assert!(matches!(rx.receive(&mut packets, 9), Err(NicError::Protocol(_))), "buffer 7 of 4");
     }
 
-    /// A queue of four buffers, all of them posted, over a space in which a test plays the device.
-    fn posted<R: Ring>() -> (Arc<TestSpace>, Rx<R>, Pool) {
+    /// A queue of so many buffers, all of them posted, over a space in which a test plays the device.
+    fn posted<R: Ring>(size: u16, in_order: bool) -> (Arc<TestSpace>, Rx<R>, Pool) {
         let space = TestSpace::new();
         let shared: Arc<dyn DmaSpace> = space.clone();
-        let ring = RingConfig { size: 4, event_idx: false, order: Order::Processors };
-        let config = RxConfig { ring, in_order: true, mergeable: false, hash: false, max_packet: 1518 };
+        let ring = RingConfig { size, event_idx: false, order: Order::Processors };
+        let config = RxConfig { ring, in_order, mergeable: false, hash: false, max_packet: 1518 };
         let mut rx = Rx::<R>::new(&shared, 0, config).unwrap();
         rx.enabled(Doorbell::register(&Registers::in_memory(4096).unwrap(), 0, Width::Word).unwrap());
-        let mut pool = Pool::new(PoolConfig { buffers: 8, buffer_size: 2048 }).unwrap();
+        let mut pool = Pool::new(PoolConfig { buffers: 2 * u32::from(size), buffer_size: 2048 }).unwrap();
         rx.attach_pool(pool.attach(&shared).unwrap()).unwrap();
-        assert_eq!(rx.refill(&mut pool).unwrap(), 4);
+        assert_eq!(rx.refill(&mut pool).unwrap(), size.into());
         (space, rx, pool)
     }
 
@@ -426,7 +479,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_was_not_counted_is_refused() {
-        let (space, mut rx, _pool) = posted::<SplitRing>();
+        let (space, mut rx, _pool) = posted::<SplitRing>(4, true);
         // The entry stands for three buffers, and the index counts two.
         let layout = rx.layout();
         space.write(layout.device + 4, &[2_u32.to_le_bytes(), 72_u32.to_le_bytes()].concat());
@@ -435,5 +488,32 @@ mod tests {
         let error = rx.receive(&mut packets, 9).unwrap_err();
         assert!(matches!(&error, NicError::Protocol(text) if text.contains("3 buffers are used")), "{error}");
         assert!(packets.is_empty());
+    }
+
+    #[test]
+    fn descriptors_that_the_device_has_yet_stay_as_they_are() {
+        let (space, mut rx, mut pool) = posted::<SplitRing>(16, false);
+        let layout = rx.layout();
+        let descriptors = |space: &TestSpace| {
+            let mut bytes = [0; 16 * 16];
+            space.read(layout.descriptors, &mut bytes);
+            bytes
+        };
+        let before = descriptors(&space);
+        // The newest eight buffers first, as a device may without IN_ORDER; then the others.
+        let (mut packets, mut nth) = (RxBurst::default(), 0_u16);
+        for ids in [8..16_u32, 0..8] {
+            for id in ids {
+                space.write(layout.device + 4 + 8 * u64::from(nth), &[id.to_le_bytes(), 72_u32.to_le_bytes()].concat());
+                nth += 1;
+            }
+            space.write(layout.device + 2, &nth.to_le_bytes());
+            assert_eq!(rx.receive(&mut packets, 99).unwrap(), 8);
+            if nth == 8 {
+                assert_eq!(descriptors(&space)[..8 * 16], before[..8 * 16]);
+                assert_eq!(rx.refill(&mut pool).unwrap(), 0, "the next place is not free");
+            }
+        }
+        assert_eq!(rx.refill(&mut pool).unwrap(), 16);
     }
 }

@@ -26,6 +26,13 @@ impl TestSpace {
         let (start, memory) = maps.iter().rev().find(|(start, _)| *start <= address).expect("a mapped address");
         memory.write_bytes((address - start) as usize, bytes);
     }
+
+    /// The device reads.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) {
+        let maps = self.maps.lock().unwrap();
+        let (start, memory) = maps.iter().rev().find(|(start, _)| *start <= address).expect("a mapped address");
+        memory.read_bytes((address - start) as usize, bytes);
+    }
 }
 
 impl DmaSpace for TestSpace {

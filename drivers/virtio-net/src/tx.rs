@@ -1,20 +1,23 @@
 //! The transmit queue (5.1.6.2).
 
+mod write;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hal::barrier::Order;
-use hal::frame::{Frames, InFlight};
+use hal::frame::InFlight;
 use hal::memory::PAGE;
 use hal::nic::{HANG, TxCounters};
 use hal::pool::PoolMapping;
-use hal::{AddressMap, Burst, DmaMemory, DmaSpace, Doorbell, Frame, NicError, Offload, OffloadFlags, Progress, TxQueue};
+use hal::{AddressMap, Burst, DmaMemory, DmaSpace, Doorbell, NicError, Offload, OffloadFlags, Progress, TxQueue};
 
 use crate::device::{Health, SharedDevice};
-use crate::header::{self, Header, WORDS, WORDS_WITH_HASH};
+use crate::header::{self, WORDS, WORDS_WITH_HASH};
 use crate::queue::{Queue, Transmit};
-use crate::ring::{Cursor, Flight, InFlightRun, Indirect, Kind, Piece, Ring, RingConfig, Violation};
+use crate::ring::{Cursor, Flight, InFlightRun, Indirect, Ring, RingConfig, Violation};
+use write::{Run, Usual};
 
 /// The most pieces of a frame; back ends gather between 128 and 1024.
 const MAX_PIECES: u16 = 128;
@@ -49,8 +52,8 @@ pub(crate) struct Tx<R: Ring> {
     /// The empty keepers of completed batches, for the next ones.
     #[allow(clippy::vec_box)] // they move between here and the batches, for every burst
     spare: Vec<Box<InFlight>>,
-    /// Up to which position the ring's cache lines were asked for.
-    fetched: u32,
+    /// Up to which position the ring's cache lines were claimed.
+    claimed: u32,
     /// Completed frames of the oldest batch, which is not complete.
     done: u32,
     progress: Arc<Progress>,
@@ -77,16 +80,6 @@ struct Sent {
     bytes: u64,
 }
 
-/// The last request that cuts nothing, and what came of it, since neighbouring frames mostly ask for the same.
-#[derive(Clone, Copy)]
-struct Usual {
-    offload: Offload,
-    header: Header,
-    /// The shortest and the longest frame that it fits.
-    least: u32,
-    most: u32,
-}
-
 /// When the queue last got ahead, for [`TxQueue::check`].
 #[derive(Default)]
 struct Watch {
@@ -100,17 +93,10 @@ struct Watch {
 /// wire that was full (`virtio_net_tx_complete`) it names a descriptor that it then takes without being told, and no later one.
 const NUDGE: Duration = Duration::from_millis(10);
 
-/// How many places are asked for ahead: two bursts of the usual size.
+/// How many places are claimed ahead: two bursts of the usual size.
 const AHEAD: u32 = 64;
-
-/// What changes while a burst is written.
-#[derive(Clone, Copy)]
-struct Run<C> {
-    cursor: C,
-    /// Descriptors that are still free.
-    room: u32,
-    sent: Sent,
-}
+/// Descriptors in a cache line.
+const A_LINE: u32 = 4;
 
 impl<R: Ring> Tx<R> {
     pub fn new(space: &Arc<dyn DmaSpace>, index: u16, device: &SharedDevice, config: TxConfig) -> Result<Self, NicError> {
@@ -131,7 +117,7 @@ impl<R: Ring> Tx<R> {
             queue: Queue::new(index),
             batches: VecDeque::with_capacity(size.into()),
             spare: Vec::with_capacity(size.into()),
-            fetched: 0,
+            claimed: 0,
             done: 0,
             progress: space.queues().join(),
             posted: 0,
@@ -141,184 +127,6 @@ impl<R: Ring> Tx<R> {
             device: device.clone(),
             watch: Watch::default(),
         })
-    }
-
-    /// Writes frames of the usual kind, up to the first that is not, or for which there is no room. Everything that changes is local, so that it
-    /// stays in registers; and frames of one piece, of two, and of more have a loop each, which need not carry what the others need.
-    #[inline]
-    fn write_usual<'b, 'w, const N: usize>(&mut self, mut frames: Frames<'b, 'w>, run: &mut Run<R::Cursor>) -> Frames<'b, 'w> {
-        let header = header::extend::<N>(self.usual.header);
-        while let Some(segments) = frames.next_segments() {
-            let before = frames.len();
-            frames = match segments {
-                0 => self.write_single(frames, run, header),
-                1 => self.write_pairs(frames, run, header),
-                _ => self.write_gathered(frames, run, header),
-            };
-            if frames.len() == before {
-                break;
-            }
-        }
-        frames
-    }
-
-    /// Frames that gather nothing. Not inlined, nor are the others: a loop has all registers to itself.
-    #[inline(never)]
-    fn write_single<'b, 'w, const N: usize>(&self, frames: Frames<'b, 'w>, run: &mut Run<R::Cursor>, header: [u32; N]) -> Frames<'b, 'w> {
-        let (usual, addresses) = (self.usual, self.addresses.usual());
-        let Run { mut cursor, mut sent, .. } = *run;
-        let (mut count, mut sum) = (0, 0);
-        for (buffer, offload) in frames.singles(run.room.min(self.ring.until_end(&cursor)) as usize) {
-            let bytes = buffer.len() as u64;
-            if *offload != usual.offload || !usual.fits(bytes) {
-                break;
-            }
-            let Some(address) = addresses.prefix(buffer, header) else { break };
-            self.ring.write(&mut cursor, Piece { address, len: bytes as u32 + header::len(header), kind: Kind::Read });
-            count += 1;
-            sum += bytes;
-        }
-        self.ring.turn(&mut cursor);
-        sent.packets += count as u64;
-        sent.bytes += sum;
-        *run = Run { cursor, room: run.room - count as u32, sent };
-        frames.behind(count, 0)
-    }
-
-    /// Frames that gather one segment. Two descriptors in the ring are half a cache line for the device to fetch; a table would be a whole one.
-    #[inline(never)]
-    fn write_pairs<'b, 'w, const N: usize>(
-        &mut self,
-        frames: Frames<'b, 'w>,
-        run: &mut Run<R::Cursor>,
-        header: [u32; N],
-    ) -> Frames<'b, 'w> {
-        let (usual, addresses) = (self.usual, self.addresses.usual());
-        let (ring, mut lengths) = (&self.ring, self.flight.chains());
-        let Run { mut cursor, mut sent, .. } = *run;
-        let (mut count, mut sum) = (0, 0);
-        for (buffer, segment, offload) in frames.pairs(run.room as usize / 2) {
-            let (first, second) = (buffer.len() as u64, segment.len());
-            let bytes = first + u64::from(second);
-            if *offload != usual.offload || !usual.fits(bytes) {
-                break;
-            }
-            let (Some(rest), Some(address)) = (addresses.segment(segment), addresses.prefix(buffer, header)) else { break };
-            let head = Piece { address, len: first as u32 + header::len(header), kind: Kind::Read };
-            lengths.add(cursor.position(), 2);
-            ring.put_pair(&mut cursor, [head, Piece { address: rest, len: second, kind: Kind::Read }]);
-            count += 1;
-            sum += bytes;
-        }
-        sent.packets += count as u64;
-        sent.bytes += sum;
-        *run = Run { cursor, room: run.room - 2 * count as u32, sent };
-        frames.behind(count, 1)
-    }
-
-    /// Frames that gather several, by a table.
-    #[inline(never)]
-    fn write_gathered<'b, 'w, const N: usize>(
-        &self,
-        mut frames: Frames<'b, 'w>,
-        run: &mut Run<R::Cursor>,
-        header: [u32; N],
-    ) -> Frames<'b, 'w> {
-        let (usual, addresses) = (self.usual, self.addresses.usual());
-        let Some(indirect) = &self.indirect else { return frames };
-        // A chain has no more descriptors than the ring, wherever they are (2.7.5.3.1).
-        let most = Indirect::ENTRIES.min(self.config.ring.size.into());
-        let Run { mut cursor, mut room, mut sent } = *run;
-        'frames: while room > 0
-            && let Some((frame, after)) = frames.split_first()
-            && frame.segments.len() < most
-            && *frame.offload == usual.offload
-        {
-            let Some(address) = addresses.prefix(frame.header, header) else { break };
-            let mut bytes = frame.header.len() as u64;
-            // The table is of a free place: what is written of a frame that turns out to be unusual is written over.
-            let mut table = indirect.start(cursor.position(), frame.segments.len() + 1);
-            table.put(Piece { address, len: bytes as u32 + header::len(header), kind: Kind::Read });
-            for segment in frame.segments {
-                let Some(address) = addresses.segment(segment) else { break 'frames };
-                table.put(Piece { address, len: segment.len(), kind: Kind::Read });
-                bytes += u64::from(segment.len());
-            }
-            if !usual.fits(bytes) {
-                break;
-            }
-            self.ring.put(&mut cursor, table.piece());
-            room -= 1;
-            sent.bytes += bytes;
-            sent.packets += 1;
-            frames = after;
-        }
-        *run = Run { cursor, room, sent };
-        frames
-    }
-
-    /// The same for any frame. `false` when there is no room for it now.
-    #[inline(never)]
-    fn write_any(&mut self, run: &mut Run<R::Cursor>, frame: &Frame<'_, '_>) -> Result<bool, NicError> {
-        let Offload { flags, payload_start, mss, .. } = *frame.offload;
-        let (bytes, pieces) = (frame.bytes(), frame.segments.len() + 1);
-        let cutting = flags.intersects(OffloadFlags::CUTTING);
-        if cutting && u32::from(payload_start) + u32::from(mss) > self.config.max_frame {
-            return Err(NicError::UnsupportedOffload(format!("segments of {mss} bytes, which are longer than the MTU")));
-        }
-        let limit = if cutting { MAX_SEGMENTATION } else { self.config.max_frame };
-        if bytes > limit || pieces > usize::from(self.max_segments()) {
-            return Err(NicError::FrameTooLong { bytes, segments: pieces, max_bytes: limit, max_segments: self.max_segments().into() });
-        }
-        let prepared = header::prepare(frame.offload, self.config.offloads)?;
-        if bytes < prepared.least {
-            return Err(NicError::UnsupportedOffload(format!("work on headers that a frame of {bytes} bytes does not have")));
-        }
-        let table = self.indirect.as_ref().filter(|_| pieces > 1 && pieces <= Indirect::ENTRIES);
-        let descriptors = if table.is_some() { 1 } else { pieces };
-        if descriptors > run.room as usize {
-            return Ok(false);
-        }
-        // All addresses first: after that nothing can fail.
-        if frame.segments.iter().any(|segment| self.addresses.segment(segment).is_none()) {
-            return Err(NicError::UnmappedSegment);
-        }
-        let address = if self.config.hash {
-            self.addresses.prefix(frame.header, header::extend::<WORDS_WITH_HASH>(prepared.header))
-        } else {
-            self.addresses.prefix(frame.header, prepared.header)
-        };
-        let Some(address) = address else { return Err(NicError::UnmappedSegment) };
-        let head = Piece { address, len: frame.header.len() as u32 + self.header_len, kind: Kind::Read };
-        let rest = frame
-            .segments
-            .iter()
-            .filter_map(|segment| self.addresses.segment(segment).map(|address| Piece { address, len: segment.len(), kind: Kind::Read }));
-        let position = run.cursor.position();
-        match table {
-            Some(table) => {
-                let mut table = table.start(position, pieces);
-                std::iter::once(head).chain(rest).for_each(|piece| table.put(piece));
-                self.ring.put(&mut run.cursor, table.piece());
-            }
-            None if pieces == 1 => self.ring.put(&mut run.cursor, head),
-            None => {
-                self.ring.put_chain(&mut run.cursor, pieces, std::iter::once(head).chain(rest));
-                self.flight.chains().add(position, pieces as u16);
-            }
-        }
-        run.room -= descriptors as u32;
-        run.sent.bytes += u64::from(bytes);
-        if cutting {
-            let (payload, headers) = (u64::from(bytes) - u64::from(payload_start), u64::from(payload_start));
-            let segments = payload.div_ceil(mss.into());
-            run.sent.packets += segments;
-            run.sent.bytes += (segments - 1) * headers;
-        } else {
-            run.sent.packets += 1;
-            self.usual = Usual { offload: *frame.offload, header: prepared.header, least: prepared.least, most: limit };
-        }
-        Ok(true)
     }
 
     /// Hands the frames of a burst that were written to the device.
@@ -381,7 +189,7 @@ impl<R: Ring> Tx<R> {
             self.sent.packets += batch.sent.packets;
             self.sent.bytes += batch.sent.bytes;
             if shared {
-                batch.buffers.give_back_fetching();
+                batch.buffers.give_back_claiming();
             } else {
                 batch.buffers.give_back();
             }
@@ -390,30 +198,24 @@ impl<R: Ring> Tx<R> {
             }
         }
         if shared {
-            self.fetch_ahead();
+            self.claim_ahead();
         }
         self.progress.set_completed(self.completed);
     }
 
-    /// Asks for the cache lines of the next free places, each once.
-    fn fetch_ahead(&mut self) {
+    /// Gets the cache lines of the next free places, each once.
+    fn claim_ahead(&mut self) {
         let tail = self.ring.cursor().position();
         let ahead = self.flight.free().min(AHEAD);
-        // How many of them were asked for before. After a burst that was longer they are behind the tail.
-        let asked = self.fetched.wrapping_sub(tail);
-        let asked = if asked > self.config.ring.size.into() { 0 } else { asked };
-        if asked < ahead {
-            self.ring.fetch(tail.wrapping_add(asked), ahead - asked);
-            self.fetched = tail.wrapping_add(ahead);
+        // How many of them were claimed before. After a burst that was longer they are behind the tail.
+        let claimed = self.claimed.wrapping_sub(tail);
+        let claimed = if claimed > self.config.ring.size.into() { 0 } else { claimed };
+        // Up to the end of a line: of one that is free in part the rest follows.
+        let ahead = (tail.wrapping_add(ahead) & !(A_LINE - 1)).wrapping_sub(tail);
+        if claimed < ahead && ahead <= AHEAD {
+            self.ring.claim(tail.wrapping_add(claimed), ahead - claimed);
+            self.claimed = tail.wrapping_add(ahead);
         }
-    }
-}
-
-impl Usual {
-    #[inline(always)]
-    fn fits(&self, bytes: u64) -> bool {
-        // One comparison, where a range takes two.
-        bytes.wrapping_sub(u64::from(self.least)) <= u64::from(self.most - self.least)
     }
 }
 
@@ -514,7 +316,7 @@ impl<R: Ring> Transmit for Tx<R> {
         self.completed = self.posted;
         self.progress.settle();
         self.batches.clear();
-        (self.fetched, self.done) = (0, 0);
+        (self.claimed, self.done) = (0, 0);
         self.flight.clear();
         self.ring.restart();
         self.queue.settled();

@@ -113,9 +113,9 @@ pub(crate) trait Ring: Send + Sized {
         Ok(Self::new(&Arc::new(DmaMemory::new(space, name, Self::bytes(config))?), config))
     }
 
-    /// So many places from a position on, behind the tail, are to be written soon: asks for their cache lines, which a device on another processor
-    /// has read.
-    fn fetch(&self, position: u32, places: u32);
+    /// So many places from a position on, which are free, are to be written soon: gets their cache lines, which a device on another processor has
+    /// read.
+    fn claim(&self, position: u32, places: u32);
 
     /// Where its parts are.
     fn layout(&self) -> QueueLayout;
@@ -157,11 +157,15 @@ pub(crate) trait Ring: Send + Sized {
     /// The next used buffer, if there is one. It stays the next one until [`advance`](Self::advance).
     fn peek(&mut self) -> Result<Option<Used>, Violation>;
 
-    /// How many of the next used buffers there are at least, `most` at most; all of one descriptor.
+    /// Whether a device counts the buffers that it has used, or marks each.
+    const COUNTED: bool;
+
+    /// How many of the next used buffers there are, `most` at most; all of one descriptor. Where they are not [counted](Self::COUNTED): whether there is one,
+    /// and how many there may be.
     fn ready(&mut self, most: u32) -> Result<u32, Violation>;
 
-    /// The `nth` used buffer from the next one on, one of those that are [`ready`](Self::ready).
-    fn used(&self, nth: u32) -> Used;
+    /// The next used buffers, which are [`ready`](Self::ready), from the `nth` on. Where they are not counted it ends with the last one.
+    fn used(&self, nth: Range<u32>) -> impl Iterator<Item = Used>;
 
     /// With IN_ORDER: whether the next used entry can stand for so many buffers.
     fn covers(&mut self, buffers: u32) -> Result<bool, Violation>;

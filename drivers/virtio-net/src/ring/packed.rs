@@ -43,8 +43,9 @@ pub(crate) struct PackedCursor {
     position: u32,
     /// The flags of an available descriptor in this lap.
     lap: u64,
-    /// What keeps the first descriptor of all from being available yet.
-    hide: u64,
+    /// The first descriptor of all, which is written when all others are: the device may take it from then on. Until then it is not touched, since the
+    /// device keeps looking at it.
+    first: Option<[u64; 2]>,
 }
 
 impl Cursor for PackedCursor {
@@ -107,10 +108,13 @@ impl PackedRing {
     /// Writes a descriptor, which may be the last of the ring.
     #[inline(always)]
     fn write_flags(&self, cursor: &mut PackedCursor, piece: Piece, flags: u16, id: u32) {
-        let high = u64::from(piece.len) | u64::from(id) << 32 | u64::from(flags) << 48 | cursor.lap ^ cursor.hide;
-        self.descriptors.write_pair(cursor.position as usize, [piece.address, high]);
+        let descriptor = [piece.address, u64::from(piece.len) | u64::from(id) << 32 | u64::from(flags) << 48 | cursor.lap];
+        if cursor.first.is_none() {
+            cursor.first = Some(descriptor);
+        } else {
+            self.descriptors.write_pair(cursor.position as usize, descriptor);
+        }
         cursor.position = cursor.position.wrapping_add(1);
-        cursor.hide = 0;
     }
 
     /// Identifier and flags of the descriptor at a position in flight, which say whether the device has used it, and for which buffer.
@@ -134,9 +138,16 @@ impl PackedRing {
     }
 }
 
+/// What the high word of a used descriptor says.
+#[inline(always)]
+fn element(high: u64) -> Used {
+    Used { id: (high >> 32) as u16 as u32, len: high as u32 }
+}
+
 impl Ring for PackedRing {
     type Cursor = PackedCursor;
     const LINKED: bool = false;
+    const COUNTED: bool = false;
 
     fn bytes(config: RingConfig) -> usize {
         Self::events(config) + 2 * LINE
@@ -151,8 +162,8 @@ impl Ring for PackedRing {
     }
 
     #[inline(always)]
-    fn fetch(&self, position: u32, places: u32) {
-        self.descriptors.fetch(position as usize, places as usize);
+    fn claim(&self, position: u32, places: u32) {
+        self.descriptors.claim(position as usize, places as usize);
     }
 
     fn layout(&self) -> QueueLayout {
@@ -167,8 +178,7 @@ impl Ring for PackedRing {
     }
 
     fn cursor(&self) -> PackedCursor {
-        // With both flags alike, and not those of a used one in the next lap, a descriptor is not available.
-        PackedCursor { position: self.tail, lap: self.lap(self.tail), hide: USED }
+        PackedCursor { position: self.tail, lap: self.lap(self.tail), first: None }
     }
 
     #[inline(always)]
@@ -212,12 +222,11 @@ impl Ring for PackedRing {
 
     fn publish(&mut self, cursor: PackedCursor) -> bool {
         let old = self.tail;
-        if cursor.position == old {
-            return false;
-        }
+        let Some([address, high]) = cursor.first else { return false };
+        // The device looks at nothing behind a descriptor that is not available.
+        self.descriptors.write_low(old as usize, address);
         self.order().write();
-        // The device looks at nothing behind a descriptor that is not available, so the first one's flags are enough.
-        self.descriptors.write_last_byte(old as usize, (self.lap(old) >> 56) as u8);
+        self.descriptors.write_high(old as usize, high);
         self.tail = cursor.position;
         self.order().full();
         self.wanted(old)
@@ -232,24 +241,28 @@ impl Ring for PackedRing {
             return Ok(None);
         }
         self.order().read();
-        Ok(Some(self.used(0)))
+        // What is behind the flags is read when they are known.
+        Ok(Some(element(self.descriptors.read_high(self.next_used as usize))))
     }
 
     #[inline(always)]
     fn ready(&mut self, most: u32) -> Result<u32, Violation> {
-        let most = most.min(self.tail.wrapping_sub(self.next_used));
-        let mut count = 0;
-        while count < most && self.used_high(self.next_used.wrapping_add(count)).is_some() {
-            count += 1;
-        }
-        self.order().read();
-        Ok(count)
+        let outstanding = self.tail.wrapping_sub(self.next_used);
+        Ok(if outstanding > 0 && self.used_high(self.next_used).is_some() { most.min(outstanding) } else { 0 })
     }
 
     #[inline(always)]
-    fn used(&self, nth: u32) -> Used {
-        let high = self.descriptors.read_high(self.next_used.wrapping_add(nth) as usize);
-        Used { id: (high >> 32) as u16 as u32, len: high as u32 }
+    fn used(&self, nth: Range<u32>) -> impl Iterator<Item = Used> {
+        let (read, first, size, order) = (self.descriptors.high_reader(), self.next_used, self.mask + 1, self.order());
+        nth.map_while(move |nth| {
+            let position = first.wrapping_add(nth);
+            let high = read(position as usize);
+            // In a lap with the value 1 both flags are set then, in the others neither.
+            let lap = if position & size == 0 { AVAILABLE | USED } else { 0 };
+            // One access has flags, identifier and length, so only what they are about has to come after it.
+            order.read();
+            (high & (AVAILABLE | USED) == lap).then(|| element(high))
+        })
     }
 
     /// Only the first of them is marked.

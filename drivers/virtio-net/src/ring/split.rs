@@ -127,6 +127,13 @@ impl SplitRing {
     }
 }
 
+/// What an element of the used ring says.
+#[inline(always)]
+fn element(word: u64) -> Used {
+    let word = u64::from_le(word);
+    Used { id: word as u32, len: (word >> 32) as u32 }
+}
+
 #[cold]
 #[inline(never)]
 fn overrun(index: u16, next: u16, outstanding: u16) -> Violation {
@@ -136,6 +143,7 @@ fn overrun(index: u16, next: u16, outstanding: u16) -> Violation {
 impl Ring for SplitRing {
     type Cursor = SplitCursor;
     const LINKED: bool = true;
+    const COUNTED: bool = true;
 
     fn bytes(config: RingConfig) -> usize {
         let (_, device_area) = Self::areas(config);
@@ -165,11 +173,8 @@ impl Ring for SplitRing {
     }
 
     #[inline(always)]
-    fn fetch(&self, position: u32, places: u32) {
-        self.descriptors.fetch(position as usize, places as usize);
-        if !self.is_settled() {
-            self.available.fetch(self.entry.into(), places as usize);
-        }
+    fn claim(&self, position: u32, places: u32) {
+        self.descriptors.claim(position as usize, places as usize);
     }
 
     fn layout(&self) -> QueueLayout {
@@ -251,7 +256,7 @@ impl Ring for SplitRing {
                 return Ok(None);
             }
         }
-        Ok(Some(self.used(0)))
+        Ok(Some(element(self.used.read(self.next_used.into()))))
     }
 
     #[inline(always)]
@@ -263,9 +268,9 @@ impl Ring for SplitRing {
     }
 
     #[inline(always)]
-    fn used(&self, nth: u32) -> Used {
-        let element = u64::from_le(self.used.read(usize::from(self.next_used) + nth as usize));
-        Used { id: element as u32, len: (element >> 32) as u32 }
+    fn used(&self, nth: Range<u32>) -> impl Iterator<Item = Used> {
+        let (read, next) = (self.used.reader(), u32::from(self.next_used));
+        nth.map(move |nth| element(read((next + nth) as usize)))
     }
 
     /// The index counts all of them, and was moved at once.
@@ -279,7 +284,7 @@ impl Ring for SplitRing {
         // No more than were given, so never past the end of what is posted.
         let (start, available) = (usize::from(self.next_used), u32::from(self.seen.wrapping_sub(self.next_used)));
         let (mut position, mut count) = (posted.start, 0);
-        while count < available && u64::from_le(self.used.read(start + count as usize)) as u32 == position & self.mask {
+        while count < available && element(self.used.read(start + count as usize)).id == position & self.mask {
             position = position.wrapping_add(descriptors(position));
             count += 1;
         }

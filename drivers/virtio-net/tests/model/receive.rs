@@ -114,6 +114,40 @@ fn without_merging_a_packet_lies_in_one_buffer_which_has_to_be_large_enough() {
 }
 
 #[test]
+fn packets_that_surely_fit_into_one_buffer_need_no_merging() {
+    let known = VirtioNetConfig { rx_buffer: 2048, ..VirtioNetConfig::default() };
+    let lro = VirtioNetConfig { lro: true, ..known.clone() };
+    let jumbo = VirtioNetConfig { mtu: Some(9000), ..known.clone() };
+    let unsaid = Features::USUAL - Features::MTU;
+    for (features, mtu, config, merging) in [
+        (Features::USUAL, 1500, known.clone(), false),
+        (Features::USUAL, 2030, known.clone(), false),
+        (Features::USUAL, 2031, known.clone(), true),
+        (unsaid, 1500, known.clone(), false),
+        (unsaid, 1500, jumbo, true),
+        (Features::USUAL, 1500, VirtioNetConfig { rx_buffer: 1517, ..known }, true),
+        (Features::USUAL, 1500, lro, true),
+        (Features::USUAL, 1500, VirtioNetConfig::default(), true),
+    ] {
+        let what = format!("{features:?}, {mtu}, {config:?}");
+        let mut bench = Bench::on(ModelConfig { features, mtu, ..ModelConfig::default() }, config);
+        assert_eq!(bench.model.accepted().contains(Features::MRG_RXBUF), merging, "{what}");
+        let report = bench.nic.features();
+        let row = report.iter().find(|row| row.name == "VIRTIO_NET_F_MRG_RXBUF").unwrap();
+        assert_eq!((row.accepted, row.note.contains("fits into one receive buffer")), (merging, !merging), "{what}");
+        // What was received is sent on as it came, also with what the device left in front of it.
+        let frame = plain(STATION, 3, 1400);
+        bench.deliver(&frame);
+        let mut packets = RxBurst::default();
+        assert_eq!(bench.nic.rx(0).receive(&mut packets, 9).unwrap(), 1);
+        let mut burst = hal::Burst::default();
+        packets.forward(&mut burst, |_| ());
+        assert!(bench.send(burst) == [frame]);
+        bench.finish();
+    }
+}
+
+#[test]
 fn checked_and_partial_checksums_are_told_apart() {
     each(|features| {
         let mut bench = Bench::new(features);
