@@ -108,41 +108,56 @@ const IDLE_ROUNDS: usize = 10;
 /// What one turn came to: packets a second by the device's count, cycles a packet by the driver's.
 type Turn = (f64, f64);
 
-/// A driver's turns.
+/// A driver's turns, each with how long a line's trip took before and after it.
 struct Driver {
     name: String,
-    /// While lines were quick, and while they were slow. Those in which that changed are left out.
-    quick: Vec<Turn>,
-    slow: Vec<Turn>,
+    turns: Vec<(Duration, Duration, Turn)>,
 }
 
 impl Driver {
     fn new(name: &str, options: &str) -> Self {
-        Self { name: format!("{name}{options}"), quick: Vec::new(), slow: Vec::new() }
+        Self { name: format!("{name}{options}"), turns: Vec::new() }
+    }
+
+    /// Turns while lines were quick.
+    fn quick(&self, machine: &Machine) -> Vec<Turn> {
+        self.turns
+            .iter()
+            .filter(|(before, after, _)| machine.is_quick(*before) && machine.is_quick(*after))
+            .map(|(_, _, turn)| *turn)
+            .collect()
+    }
+
+    /// Turns while they were slow. Those in which that changed are in neither.
+    fn slow(&self, machine: &Machine) -> Vec<Turn> {
+        self.turns
+            .iter()
+            .filter(|(before, after, _)| !machine.is_quick(*before) && !machine.is_quick(*after))
+            .map(|(_, _, turn)| *turn)
+            .collect()
     }
 }
 
-/// The machine, by how long a line's trip between its processors takes.
+/// The machine, by the quickest trip of a line between its processors so far.
 struct Machine {
     quickest: Duration,
 }
 
 impl Machine {
-    /// Whether lines are quick now.
-    fn is_quick(&mut self) -> bool {
-        let trip = trip::measure();
-        self.quickest = self.quickest.min(trip);
+    fn is_quick(&self, trip: Duration) -> bool {
         trip < SLOW * self.quickest
     }
 
+    fn trip(&mut self) -> Duration {
+        let trip = trip::measure();
+        self.quickest = self.quickest.min(trip);
+        trip
+    }
+
     fn turn(&mut self, driver: &mut Driver, turn: impl FnOnce() -> Turn) {
-        let before = self.is_quick();
+        let before = self.trip();
         let came = turn();
-        match (before, self.is_quick()) {
-            (true, true) => driver.quick.push(came),
-            (false, false) => driver.slow.push(came),
-            _ => {}
-        }
+        driver.turns.push((before, self.trip(), came));
     }
 }
 
@@ -162,16 +177,20 @@ fn main() {
         let device = Device::start(&testpmd, folder.path(), case);
         let mut dpdk: Vec<Driver> = case.dpdk.iter().map(|options| Driver::new("DPDK", options)).collect();
         let mut own = LAYOUTS.map(|layout| Driver::new("pagewire", layout));
-        let wants = |driver: &Driver| driver.quick.len() < TURNS;
         for _ in 0..ROUNDS {
-            for (driver, extra) in dpdk.iter_mut().zip(case.dpdk).filter(|(driver, _)| wants(driver)) {
-                machine.turn(driver, || device.dpdk(&testpmd, case, extra));
+            let has_enough = |driver: &Driver, machine: &Machine| driver.quick(machine).len() >= TURNS;
+            for (driver, extra) in dpdk.iter_mut().zip(case.dpdk) {
+                if !has_enough(driver, &machine) {
+                    machine.turn(driver, || device.dpdk(&testpmd, case, extra));
+                }
             }
-            for (driver, layout) in own.iter_mut().zip(LAYOUTS).filter(|(driver, _)| wants(driver)) {
-                machine.turn(driver, || device.own(case, layout, SECONDS + 1, &[]));
+            for (driver, layout) in own.iter_mut().zip(LAYOUTS) {
+                if !has_enough(driver, &machine) {
+                    machine.turn(driver, || device.own(case, layout, SECONDS + 1, &[]));
+                }
             }
         }
-        let met = compare(case, &dpdk, &own);
+        let met = compare(case, &machine, &dpdk, &own);
         missed |= !met;
     }
     if is_wanted(&IDLE) {
@@ -182,7 +201,7 @@ fn main() {
 }
 
 /// Tells what came of a case, and whether its targets are met.
-fn compare(case: &Case, dpdk: &[Driver], own: &[Driver]) -> bool {
+fn compare(case: &Case, machine: &Machine, dpdk: &[Driver], own: &[Driver]) -> bool {
     let figures = |turns: &[Turn]| match turns.len() {
         0 => format!("{:>8} {:>8} {:>6}", "-", "-", 0),
         count => {
@@ -191,10 +210,12 @@ fn compare(case: &Case, dpdk: &[Driver], own: &[Driver]) -> bool {
         }
     };
     for driver in dpdk.iter().chain(own) {
-        println!("{:<24} {:<46} {} {}", case.name, driver.name, figures(&driver.quick), figures(&driver.slow));
+        println!("{:<24} {:<46} {} {}", case.name, driver.name, figures(&driver.quick(machine)), figures(&driver.slow(machine)));
     }
-    let all: fn(&[Driver]) -> Option<Vec<Turn>> =
-        |drivers| drivers.iter().map(|driver| (!driver.quick.is_empty()).then(|| medians(&driver.quick))).collect();
+    let all = |drivers: &[Driver]| -> Option<Vec<Turn>> {
+        let quick = drivers.iter().map(|driver| driver.quick(machine));
+        quick.map(|turns| (!turns.is_empty()).then(|| medians(&turns))).collect()
+    };
     let (Some(theirs), Some(ours)) = (all(dpdk), all(own)) else {
         println!("{:<24} lines were hardly ever quick, so the drivers cannot be compared", case.name);
         return false;

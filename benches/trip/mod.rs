@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Round trips of a sample, and samples. Few and many: what else runs on the processors interrupts some of them, and the median is taken.
 const TRIPS: u32 = 50;
@@ -12,6 +12,8 @@ const SAMPLES: usize = 101;
 
 /// The median time of a round trip between processors 0 and 1. Whatever runs there meanwhile is slowed down for some milliseconds.
 pub fn measure() -> Duration {
+    let allowed = sched_getaffinity(None).expect("the processors of this process");
+    assert!(allowed.is_set(0) && allowed.is_set(1), "processors 0 and 1 are needed");
     let (word, over) = (AtomicU32::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -66,7 +66,9 @@ impl<'q> Direction<'q> {
             0
         };
         if !self.burst.is_empty() && reaped > 0 {
-            posted += self.target.post(&mut self.burst)?;
+            let after = self.target.post(&mut self.burst)?;
+            self.unreaped += after;
+            posted += after;
         }
         self.source.settle(pool, received == 0)?;
         Ok(reaped + received + posted > 0)

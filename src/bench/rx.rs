@@ -50,8 +50,8 @@ impl<'q> Source<'q> {
 
     /// Gives it all the buffers that it has room for.
     pub fn refill(&mut self, pool: &mut Pool) -> Result<(), NicError> {
-        self.owed = 0;
-        self.queue.refill(pool)?;
+        // What the pool had no buffers for stays owed.
+        self.owed = self.owed.saturating_sub(self.queue.refill(pool)?);
         Ok(())
     }
 

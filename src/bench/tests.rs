@@ -276,6 +276,38 @@ fn what_is_injected_goes_around_also_in_the_next_measurement() {
 }
 
 #[test]
+fn forwarding_goes_on_after_all_buffers_were_on_their_way() {
+    let (model, mut session) = session(E1000Config { tx_descriptors: 4096, ..open(1500) });
+    // It sends when it is stepped, and has a ring for more than all buffers.
+    model.set_synchronous(false);
+    let mut delivered = 0;
+    let meanwhile = || {
+        let mut missed = 0;
+        wait_until("no buffer is left", || {
+            match model.receive(&frame(0, 60)) {
+                Received::Delivered => (delivered, missed) = (delivered + 1, 0),
+                _ => missed += 1,
+            }
+            missed == 100_000
+        });
+        let mut out = 0;
+        for _ in 0..300 {
+            wait_until("there are buffers again", || {
+                out += model.step().len();
+                model.receive(&frame(0, 60)) == Received::Delivered
+            });
+        }
+        wait_until("all is sent on", || {
+            out += model.step().len();
+            out == delivered + 300
+        });
+    };
+    let figures = during(meanwhile, |load, stop| session.forward(load, Forwarding::default(), stop));
+    assert!(delivered > 0);
+    assert_eq!(figures.frames as usize, delivered + 300);
+}
+
+#[test]
 fn queues_that_carry_nothing_are_served_beside_and_may_carry_something_after_all() {
     let start = || {
         let model = VirtioNetModel::with(ModelConfig { pairs: 3, ..ModelConfig::default() });

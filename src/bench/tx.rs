@@ -111,7 +111,7 @@ impl Work for Transmitter<'_, '_> {
     fn begin(&mut self, _over: &dyn Fn() -> bool) -> Result<(), BenchError> {
         self.idle.begin(self.pool)?;
         if self.shape.prebuilt {
-            // All of them at once, so that each is written.
+            // All of them at once, so that each is written. They stay as long as nobody writes to a buffer that is then sent (`Pool::take`).
             let buffers: Vec<Buffer> = std::iter::from_fn(|| self.pool.take()).collect();
             buffers.into_iter().for_each(|mut buffer| buffer.set(&self.shape.header));
         }

@@ -315,7 +315,7 @@ pub struct RxCounters {
     pub bytes: u64,
     /// Packets dropped: with an error, or longer than any frame can be.
     pub dropped: u64,
-    /// Doorbells rung for buffers that the queue was given.
+    /// Doorbells rung for buffers that the queue was given, or used again.
     pub doorbells: u64,
 }
 

@@ -34,10 +34,10 @@ pub use buffer::Buffer;
 pub(crate) use mapping::PoolId;
 pub use mapping::PoolMapping;
 
-/// Bytes in front of a buffer's data: a prefix, in front of data that begin in the place of one.
-const HEADROOM: usize = 2 * Buffer::PREFIX;
-/// Bytes from one buffer's data to the next one's, besides the buffer itself: headroom, rounded up to whole cache lines.
+/// Bytes from one buffer's data to the next one's, besides the buffer itself, and in front of the first: a cache line, with room for a prefix in front of
+/// data that begin in the place of one.
 const GAP: usize = 64;
+const _: () = assert!(GAP >= 2 * Buffer::PREFIX);
 /// Where the first buffer's data start.
 const FIRST: usize = GAP;
 
@@ -109,9 +109,9 @@ impl Pool {
             ));
         }
         let stride = usize::from(buffer_size) + GAP;
-        let memory = SharedMemory::with_huge_pages("pagewire-pool", FIRST - HEADROOM + buffers as usize * stride)?;
+        let memory = SharedMemory::with_huge_pages("pagewire-pool", buffers as usize * stride)?;
         let (free, chain) = FreeList::full(buffers);
-        // SAFETY: inside the memory, which is longer.
+        // SAFETY: inside the memory: the last buffer ends with it.
         let base = unsafe { memory.base().add(FIRST) };
         let core = Box::new(Core {
             free,
@@ -127,7 +127,8 @@ impl Pool {
         Ok(Self { core: NonNull::from(Box::leak(core)), chain })
     }
 
-    /// A free buffer, empty; `None` when all are out.
+    /// A free buffer, empty; `None` when all are out. What it holds is what was left in it, unless it was written and sent: its first bytes may be gone
+    /// then.
     #[inline]
     pub fn take(&mut self) -> Option<Buffer> {
         self.take_placed().map(|(buffer, _)| buffer)

@@ -64,9 +64,10 @@ pub struct VirtioNetConfig {
     pub rx_checksum: bool,
     /// Takes packets that the device has joined (large receive offload, the specification's GUEST_TSO and GUEST_USO). Default false.
     pub lro: bool,
-    /// What a receive buffer of the pool holds at least, in bytes. Where every packet fits into one (of the MTU, and not joined), the driver does
-    /// without VIRTIO_NET_F_MRG_RXBUF: its count of buffers in each header is a word that the device writes with one value when it receives and that
-    /// the driver has to write with another one when it sends a packet on. Default 0, not known: packets may lie in several buffers.
+    /// What a receive buffer of the pool holds at least, in bytes. Where every packet fits into one (of the MTU, the driver's and the device's, and not
+    /// joined), the driver does without VIRTIO_NET_F_MRG_RXBUF: its count of buffers in each header is a word that the device writes with one value
+    /// and that the driver has to write with another one to send the packet on. Without it DPDK's vhost leaves that word alone; a device that
+    /// always writes it is no worse off. Default 0, not known: packets may lie in several buffers.
     pub rx_buffer: u16,
     /// Offers to gather a frame from several segments. Default true.
     pub gather: bool,

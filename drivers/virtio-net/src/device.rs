@@ -6,7 +6,7 @@ use std::time::Duration;
 use hal::virtio::{DeviceStatus, VirtioTransport};
 use hal::{MacAddress, NicError};
 
-use crate::config::{LEAST_MTU, VirtioNetConfig};
+use crate::config::{ETHERNET, LEAST_MTU, VirtioNetConfig};
 use crate::features::{Features, Negotiated};
 
 /// The device type of a network card.
@@ -59,7 +59,8 @@ pub(crate) struct RssLimits {
     pub hash_types: u32,
 }
 
-/// Resets a device and agrees on features with it (3.1.1, steps 1 to 6). The device's MTU becomes the configuration's, where that has none.
+/// Resets a device and agrees on features with it (3.1.1, steps 1 to 6). Where the device's MTU is larger than the receive buffers, those are no longer
+/// said to hold every packet.
 pub(crate) fn negotiate(
     mut transport: Box<dyn VirtioTransport>,
     config: &mut VirtioNetConfig,
@@ -67,30 +68,31 @@ pub(crate) fn negotiate(
     if transport.device_type() != NETWORK {
         return Err(NicError::WrongDevice(format!("a virtio device of type {}, not a network card (1)", transport.device_type())));
     }
-    if config.mtu.is_none() && !config.refuse.contains(Features::MTU) {
-        config.mtu = offered_mtu(&mut *transport)?;
-    }
     let negotiated = agree(&mut *transport, config)?;
     Ok((SharedDevice { transport: Arc::new(Mutex::new(transport)), features: negotiated.accepted() }, negotiated))
 }
 
-/// The MTU of a device that offers to say it. The configuration may be read before anything is agreed on (3.1.1, step 4); a value that no device may
-/// give is told of later.
+/// What the device may send, when it offers to say it: a driver that takes VIRTIO_NET_F_MTU has to have buffers for that, whatever it sends itself
+/// (5.1.4.2). The configuration may be read before anything is agreed on (3.1.1, step 4).
 fn offered_mtu(transport: &mut dyn VirtioTransport) -> Result<Option<u16>, NicError> {
     if !Features::from_bits_retain(transport.device_features()?).contains(Features::MTU) {
         return Ok(None);
     }
     let mut mtu = [0; 2];
     transport.read_config(offset::MTU, &mut mtu)?;
-    Ok(Some(u16::from_le_bytes(mtu)).filter(|mtu| *mtu >= LEAST_MTU))
+    Ok(Some(u16::from_le_bytes(mtu)))
 }
 
-fn agree(transport: &mut dyn VirtioTransport, config: &VirtioNetConfig) -> Result<Negotiated, NicError> {
+fn agree(transport: &mut dyn VirtioTransport, config: &mut VirtioNetConfig) -> Result<Negotiated, NicError> {
     transport.set_status(DeviceStatus::empty())?;
     let mut status = DeviceStatus::ACKNOWLEDGE;
     transport.set_status(status)?;
     status |= DeviceStatus::DRIVER;
     transport.set_status(status)?;
+    if offered_mtu(transport)?.is_some_and(|mtu| u32::from(mtu) + ETHERNET > config.rx_buffer.into()) {
+        config.rx_buffer = 0;
+    }
+    let config = &*config;
     let agreed = Negotiated::new(transport.device_features()?, config).and_then(|negotiated| {
         transport.set_driver_features(negotiated.accepted().bits())?;
         status |= DeviceStatus::FEATURES_OK;
@@ -125,7 +127,7 @@ impl SharedDevice {
     }
 
     /// From a device that may be in any state to one with the same features as before.
-    pub fn renegotiate(&self, config: &VirtioNetConfig) -> Result<(), NicError> {
+    pub fn renegotiate(&self, config: &mut VirtioNetConfig) -> Result<(), NicError> {
         let negotiated = agree(&mut **self.lock(), config)?;
         if negotiated.accepted() != self.features {
             return Err(NicError::WrongDevice(

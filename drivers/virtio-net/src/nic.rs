@@ -432,7 +432,7 @@ impl Nic for VirtioNet {
             let _ = tx.reap();
         }
         let lost = self.settle();
-        self.device.renegotiate(&self.config)?;
+        self.device.renegotiate(&mut self.config)?;
         self.program()?;
         Ok(lost)
     }

@@ -321,8 +321,8 @@ impl<R: Ring> RxQueue for Rx<R> {
         let needed = self.room_needed();
         if pool.buffer_size() < needed {
             return Err(NicError::Config(format!(
-                "receive buffers of {} bytes, where a packet has up to {needed} and must lie in one buffer: make the pool's buffers larger, or \
-                 let the device offer VIRTIO_NET_F_MRG_RXBUF",
+                "receive buffers of {} bytes, where a packet has up to {needed} and must lie in one buffer: make the pool's buffers larger, or let \
+                 packets lie in several: rx_buffer has to be what the buffers hold, and the device has to offer VIRTIO_NET_F_MRG_RXBUF",
                 pool.buffer_size()
             )));
         }

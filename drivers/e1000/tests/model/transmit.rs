@@ -322,6 +322,22 @@ fn a_frame_beyond_the_mtu_is_refused() {
 }
 
 #[test]
+fn a_frame_that_is_too_long_with_what_it_gathers_is_refused() {
+    let mut bench = Bench::new();
+    // Never read.
+    let window = Mapping::new(bench.nic.space().domain(), 1 << 20, 4096);
+    let mut burst = hal::Burst::default();
+    for (number, len) in [(1, 1000), (2, 1459), (3, 1000)] {
+        burst.push(bench.buffer(&plain(PEER, number, 60)), NONE);
+        burst.gather(window.segment(0, len).unwrap());
+    }
+    // The first one was usual when it was posted; so the second one is looked at as such.
+    let posted = bench.nic.tx(0).post(&mut burst);
+    assert!(matches!(posted, Err(NicError::FrameTooLong { bytes: 1519, max_bytes: 1518, .. })), "{posted:?}");
+    assert_eq!(bench.nic.tx(0).counters().frames, 1);
+}
+
+#[test]
 fn a_frame_of_many_gigabytes_is_refused_although_its_length_has_33_bits() {
     let mut bench = Bench::new();
     // Never read: as much of a space as a file of 2 GiB would fill.

@@ -130,7 +130,7 @@ impl Buffer {
     #[inline(always)]
     fn prefix<const N: usize>(&self, start: isize) -> NonNull<u32> {
         const { assert!(N * size_of::<u32>() <= Self::PREFIX, "a prefix of at most 20 bytes") };
-        // SAFETY: in front of the data are HEADROOM bytes less at most PREFIX by which they start earlier, and the prefix has no more. Data
+        // SAFETY: in front of the data are GAP bytes less at most PREFIX by which they start earlier, and the prefix has no more. Data
         // start at a multiple of 4.
         unsafe { self.core().base.offset(start - (N * size_of::<u32>()) as isize).cast() }
     }

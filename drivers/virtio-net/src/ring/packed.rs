@@ -315,3 +315,49 @@ impl Ring for PackedRing {
         self.store_event(0, DISABLE);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kind;
+    use super::*;
+    use crate::testing::TestSpace;
+
+    #[test]
+    fn the_device_sees_nothing_of_a_burst_before_it_is_published() {
+        let space = TestSpace::new();
+        let shared: Arc<dyn hal::DmaSpace> = space.clone();
+        let config = RingConfig { size: 4, event_idx: false, order: Order::Processors };
+        let mut ring = PackedRing::alone(&shared, "test", config).unwrap();
+        let descriptors = ring.layout().descriptors;
+        let at = |position: u32| {
+            let mut bytes = [0; 16];
+            space.read(descriptors + 16 * u64::from(position % 4), &mut bytes);
+            bytes
+        };
+        let piece = |address: u64| Piece { address, len: 1, kind: Kind::Read };
+        let mut tail = 0;
+        // Around the ring's end, with each way to write.
+        for round in 0..9 {
+            let (before, mut cursor) = (at(tail), ring.cursor());
+            let len = match round % 3 {
+                0 => {
+                    ring.put(&mut cursor, piece(0x1000));
+                    ring.put(&mut cursor, piece(0x2000));
+                    2
+                }
+                1 => {
+                    ring.put_pair(&mut cursor, [piece(0x3000), piece(0x4000)]);
+                    2
+                }
+                _ => {
+                    ring.put_chain(&mut cursor, 3, (5..8).map(|number| piece(number << 12)));
+                    3
+                }
+            };
+            assert_eq!(at(tail), before, "round {round}");
+            ring.publish(cursor);
+            assert_ne!(at(tail), before, "round {round}");
+            tail += len;
+        }
+    }
+}

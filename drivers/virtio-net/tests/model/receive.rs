@@ -123,6 +123,7 @@ fn packets_that_surely_fit_into_one_buffer_need_no_merging() {
         (Features::USUAL, 1500, known.clone(), false),
         (Features::USUAL, 2030, known.clone(), false),
         (Features::USUAL, 2031, known.clone(), true),
+        (Features::USUAL, 9000, VirtioNetConfig { mtu: Some(1500), ..known.clone() }, true),
         (unsaid, 1500, known.clone(), false),
         (unsaid, 1500, jumbo, true),
         (Features::USUAL, 1500, VirtioNetConfig { rx_buffer: 1517, ..known }, true),
@@ -231,45 +232,49 @@ fn joined_packets_say_how_they_are_cut_again() {
 
 #[test]
 fn hashes_and_queues_of_flows() {
-    each(|features| {
-        let device = ModelConfig { features: features | Features::RSS | Features::HASH_REPORT, pairs: 4, ..ModelConfig::default() };
-        let key: Vec<u8> = (0..40).collect();
-        let rss = Rss { key: key.clone(), table: vec![0, 1, 2, 3, 3, 2, 1, 0] };
-        let config = VirtioNetConfig { queue_pairs: 4, rss: Some(rss), hash_report: true, ..VirtioNetConfig::default() };
-        let mut bench = Bench::on(device, config);
-        assert_eq!(bench.nic.queues(), (4, 4));
-        let hashing = bench.model.control().hashing.unwrap();
-        assert_eq!((hashing.key, hashing.table), (key, vec![0, 1, 2, 3, 3, 2, 1, 0]));
-        for queue in 0..4 {
-            bench.nic.rx(queue).refill(&mut bench.pool).unwrap();
-        }
-        let mut packets = RxBurst::default();
-        let mut seen = [0; 4];
-        for port in 0..64_u16 {
-            let mut frame = turned(udp4(20), &content(port.into(), 20));
-            frame[34..36].copy_from_slice(&port.to_be_bytes());
-            assert_eq!(bench.model.receive(&frame), Received::Delivered);
-            for (queue, seen) in seen.iter_mut().enumerate() {
-                if bench.nic.rx(queue).receive(&mut packets, 9).unwrap() == 1 {
-                    *seen += 1;
-                    let packet = packets.packets().last().unwrap();
-                    assert!(packet.flags.contains(RxFlags::HASH));
-                    assert_eq!([0, 1, 2, 3, 3, 2, 1, 0][packet.hash as usize % 8], queue);
-                }
+    // With packets over several buffers, and without.
+    each(|features| hashes(features, 0));
+    each(|features| hashes(features, 2048));
+}
+
+fn hashes(features: Features, rx_buffer: u16) {
+    let device = ModelConfig { features: features | Features::RSS | Features::HASH_REPORT, pairs: 4, ..ModelConfig::default() };
+    let key: Vec<u8> = (0..40).collect();
+    let rss = Rss { key: key.clone(), table: vec![0, 1, 2, 3, 3, 2, 1, 0] };
+    let config = VirtioNetConfig { queue_pairs: 4, rss: Some(rss), hash_report: true, rx_buffer, ..VirtioNetConfig::default() };
+    let mut bench = Bench::on(device, config);
+    assert_eq!(bench.nic.queues(), (4, 4));
+    let hashing = bench.model.control().hashing.unwrap();
+    assert_eq!((hashing.key, hashing.table), (key, vec![0, 1, 2, 3, 3, 2, 1, 0]));
+    for queue in 0..4 {
+        bench.nic.rx(queue).refill(&mut bench.pool).unwrap();
+    }
+    let mut packets = RxBurst::default();
+    let mut seen = [0; 4];
+    for port in 0..64_u16 {
+        let mut frame = turned(udp4(20), &content(port.into(), 20));
+        frame[34..36].copy_from_slice(&port.to_be_bytes());
+        assert_eq!(bench.model.receive(&frame), Received::Delivered);
+        for (queue, seen) in seen.iter_mut().enumerate() {
+            if bench.nic.rx(queue).receive(&mut packets, 9).unwrap() == 1 {
+                *seen += 1;
+                let packet = packets.packets().last().unwrap();
+                assert!(packet.flags.contains(RxFlags::HASH));
+                assert_eq!([0, 1, 2, 3, 3, 2, 1, 0][packet.hash as usize % 8], queue);
             }
-            assert!(bytes_of(&packets) == [frame]);
-            packets.clear();
         }
-        assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
-        // Headers to transmit are longer too, and every queue sends.
-        for queue in 0..4 {
-            let mut burst = bench.burst(&[(plain(PEER, queue, 60), Offload::NONE)]);
-            bench.nic.tx(queue as usize).post(&mut burst).unwrap();
-            assert_eq!(bench.model.step_pairs(), [(queue as u16, plain(PEER, queue, 60))]);
-            assert_eq!(bench.nic.tx(queue as usize).reap().unwrap(), 1);
-        }
-        bench.finish();
-    });
+        assert!(bytes_of(&packets) == [frame]);
+        packets.clear();
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+    // Headers to transmit are longer too, and every queue sends.
+    for queue in 0..4 {
+        let mut burst = bench.burst(&[(plain(PEER, queue, 60), Offload::NONE)]);
+        bench.nic.tx(queue as usize).post(&mut burst).unwrap();
+        assert_eq!(bench.model.step_pairs(), [(queue as u16, plain(PEER, queue, 60))]);
+        assert_eq!(bench.nic.tx(queue as usize).reap().unwrap(), 1);
+    }
+    bench.finish();
 }
 
 #[test]
