@@ -32,10 +32,19 @@ pub struct Burst<'w> {
 
 /// A frame's header, and what follows it in the burst's other vectors.
 #[derive(Debug)]
-struct Head {
-    header: Buffer,
+pub(crate) struct Head {
+    pub(crate) header: Buffer,
     offload: Offload,
     segments: usize,
+}
+
+impl Head {
+    /// Of a received packet, which has bytes and is sent on as it is.
+    #[inline(always)]
+    pub(crate) fn of_received(header: Buffer) -> Self {
+        debug_assert!(!header.is_empty(), "a packet of no bytes");
+        Self { header, offload: Offload::NONE, segments: 0 }
+    }
 }
 
 /// One frame of a burst, as a driver sees it.
@@ -183,18 +192,14 @@ impl<'w> Burst<'w> {
         self.heads.push(Head { header, offload, segments: 0 });
     }
 
-    /// Starts a frame with each of these, and nothing asked for.
-    ///
-    /// # Panics
-    /// As [`push`](Self::push).
+    /// Moves frames that gather nothing behind those that there are. When there are none, vectors just change places.
     #[inline(always)]
-    pub(crate) fn extend(&mut self, headers: impl Iterator<Item = Buffer>) {
-        self.heads.extend(headers.map(|header| {
-            if header.is_empty() {
-                empty_header();
-            }
-            Head { header, offload: Offload::NONE, segments: 0 }
-        }));
+    pub(crate) fn append(&mut self, frames: &mut Vec<Head>) {
+        if self.heads.is_empty() {
+            std::mem::swap(&mut self.heads, frames);
+        } else {
+            self.heads.append(frames);
+        }
     }
 
     /// Adds a segment to the last frame.

@@ -119,22 +119,35 @@ impl FreeList {
     /// Takes an index from the chain, which is filled again with all that was given back when it is empty.
     #[inline]
     pub(crate) fn take(&self, chain: &mut Chain) -> Option<u32> {
-        // Without a call, so that the caller's registers stay as they are.
-        if chain.first == EMPTY {
-            chain.first = std::mem::replace(&mut chain.waiting, self.head.swap(EMPTY, Ordering::Acquire));
-            if chain.first == EMPTY {
-                chain.first = match chain.fresh.pop() {
-                    Some(fresh) => fresh,
-                    None => std::mem::replace(&mut chain.waiting, EMPTY),
-                };
-                if chain.first == EMPTY {
-                    return None;
+        self.takes(chain).next()
+    }
+
+    /// Takes many, one after the other, by an iterator that ends when there is none.
+    #[inline(always)]
+    pub(crate) fn takes(&self, chain: &mut Chain) -> impl Iterator<Item = u32> {
+        // The first index stays in a register, from which the next one is found at once.
+        let mut first = chain.first;
+        std::iter::from_fn(move || {
+            // Without a call, so that the caller's registers stay as they are.
+            if first == EMPTY {
+                first = std::mem::replace(&mut chain.waiting, self.head.swap(EMPTY, Ordering::Acquire));
+                if first == EMPTY {
+                    first = match chain.fresh.pop() {
+                        Some(fresh) => fresh,
+                        None => std::mem::replace(&mut chain.waiting, EMPTY),
+                    };
+                    if first == EMPTY {
+                        chain.first = EMPTY;
+                        return None;
+                    }
                 }
             }
-        }
-        let index = chain.first;
-        chain.first = self.after(index).load(Ordering::Relaxed);
-        Some(index)
+            let index = first;
+            first = self.after(index).load(Ordering::Relaxed);
+            // At once, since nobody says when it is the last one.
+            chain.first = first;
+            Some(index)
+        })
     }
 
     /// Ends the list: what is given back from now on is refused. Returns how many indices are in the list and the chain.

@@ -131,16 +131,29 @@ impl Pool {
     /// then.
     #[inline]
     pub fn take(&mut self) -> Option<Buffer> {
-        self.take_placed().map(|(buffer, _)| buffer)
-    }
-
-    /// For a queue: a free buffer, and its place, in bytes from the first one's, which is what [`AddressMap::base`](crate::AddressMap::base) is of.
-    #[inline]
-    pub fn take_placed(&mut self) -> Option<(Buffer, u64)> {
         let core = self.core;
         // SAFETY: as in `core`; borrowed by hand, since `chain` is borrowed too.
+        let free = unsafe { &core.as_ref().free };
+        free.take(&mut self.chain).map(|index| Buffer::new(core, index))
+    }
+
+    /// For a queue: puts free buffers into `slots`, up to the first that has one, as many as there are. `each` is told the place of each, in bytes from the
+    /// first buffer's, which is what [`AddressMap::base`](crate::AddressMap::base) is of. Returns how many.
+    #[inline(always)]
+    pub fn fill(&mut self, slots: &mut [Option<Buffer>], mut each: impl FnMut(u64)) -> usize {
+        let core = self.core;
+        // SAFETY: as in `take`.
         let Core { free, stride, .. } = unsafe { core.as_ref() };
-        free.take(&mut self.chain).map(|index| (Buffer::new(core, index), u64::from(index) * *stride as u64))
+        let (mut takes, stride) = (free.takes(&mut self.chain), *stride as u64);
+        let mut count = 0;
+        for slot in slots.iter_mut().take_while(|slot| slot.is_none()) {
+            let Some(index) = takes.next() else { break };
+            // What was there is nothing, so there is nothing to drop.
+            std::mem::forget(slot.replace(Buffer::new(core, index)));
+            each(u64::from(index) * stride);
+            count += 1;
+        }
+        count
     }
 
     /// Names the pool, for comparison.

@@ -1,8 +1,9 @@
 //! Packets that arrived, in bursts.
+#![allow(unsafe_code)]
 
 use bitflags::bitflags;
 
-use crate::frame::Burst;
+use crate::frame::{Burst, Head as Frame};
 use crate::offload::{Offload, OffloadFlags};
 use crate::pool::Buffer;
 
@@ -24,8 +25,9 @@ bitflags! {
 /// Received packets, each over one or several buffers. Its memory is used again.
 #[derive(Debug, Default)]
 pub struct RxBurst {
-    /// The first so many packets lie in one buffer each, and there is nothing to say about them; nearly all are so, and have no head.
-    plain: usize,
+    /// The first packets lie in one buffer each, and there is nothing to say about them. Nearly all are so, and are kept as the frames that they become
+    /// when they are sent on.
+    plain: Vec<Frame>,
     /// Those behind them.
     heads: Vec<Head>,
     buffers: Vec<Buffer>,
@@ -87,7 +89,7 @@ impl Packet<'_> {
 impl RxBurst {
     /// A burst with room for `packets` packets of one buffer before it has to allocate.
     pub fn with_capacity(packets: usize) -> Self {
-        Self { plain: 0, heads: Vec::with_capacity(packets), buffers: Vec::with_capacity(packets), unread: false }
+        Self { plain: Vec::with_capacity(packets), heads: Vec::with_capacity(packets), buffers: Vec::with_capacity(packets), unread: false }
     }
 
     /// The same for packets that nobody looks into: they are only counted, or sent on as they are. Queues then need not fetch their first bytes,
@@ -102,25 +104,37 @@ impl RxBurst {
         !self.unread
     }
 
-    /// For a queue: adds packets in one buffer each, whose lengths are set, and of which there is nothing else to say. Returns how many.
+    /// For a queue: takes packets out of `slots`, each in one buffer, and with nothing else to say of it, as long as there are some and `is_plain` finds
+    /// them so, which sets their lengths: of a byte at least. Returns how many.
     #[inline(always)]
-    pub fn extend_plain(&mut self, buffers: impl Iterator<Item = Buffer>) -> usize {
-        let before = self.buffers.len();
-        self.buffers.extend(buffers);
-        let count = self.buffers.len() - before;
-        if self.heads.is_empty() {
-            self.plain += count;
-        } else {
+    pub fn take_plain(&mut self, slots: &mut [Option<Buffer>], mut is_plain: impl FnMut(&mut Buffer) -> bool) -> usize {
+        let before = self.plain.len();
+        self.plain.reserve(slots.len());
+        let mut count = 0;
+        for (slot, place) in slots.iter_mut().zip(self.plain.spare_capacity_mut()) {
+            if !slot.as_mut().is_some_and(&mut is_plain) {
+                break;
+            }
+            let Some(buffer) = slot.take() else { break };
+            place.write(Frame::of_received(buffer));
+            count += 1;
+        }
+        // SAFETY: so many were written behind those that there were.
+        unsafe { self.plain.set_len(before + count) };
+        if !self.heads.is_empty() {
             self.add_heads(before);
         }
         count
     }
 
     /// Behind packets that have a head, others have one, too.
-    #[inline(never)]
+    #[cold]
     fn add_heads(&mut self, first: usize) {
         let about = About::default();
-        self.heads.extend(self.buffers[first..].iter().map(|buffer| Head { buffers: 1, bytes: buffer.len() as u32, about }));
+        for Frame { header, .. } in self.plain.drain(first..) {
+            self.heads.push(Head { buffers: 1, bytes: header.len() as u32, about });
+            self.buffers.push(header);
+        }
     }
 
     /// For a queue: adds a packet in one buffer, whose length is set.
@@ -141,7 +155,7 @@ impl RxBurst {
 
     /// How many packets there are.
     pub fn len(&self) -> usize {
-        self.plain + self.heads.len()
+        self.plain.len() + self.heads.len()
     }
 
     /// Whether there is no packet.
@@ -151,9 +165,10 @@ impl RxBurst {
 
     /// The packets in order.
     pub fn packets(&self) -> impl Iterator<Item = Packet<'_>> {
-        let (plain, mut buffers) = self.buffers.split_at(self.plain);
         let packet = |buffers, bytes, About { flags, vlan_tag, hash, offload }| Packet { buffers, bytes, flags, vlan_tag, hash, offload };
-        let plain = plain.chunks_exact(1).map(move |own| packet(own, own.iter().map(|buffer| buffer.len() as u32).sum(), About::default()));
+        let plain =
+            self.plain.iter().map(move |Frame { header, .. }| packet(std::slice::from_ref(header), header.len() as u32, About::default()));
+        let mut buffers = &*self.buffers;
         plain.chain(self.heads.iter().map(move |head| {
             let (own, rest) = buffers.split_at(usize::from(head.buffers));
             buffers = rest;
@@ -163,19 +178,23 @@ impl RxBurst {
 
     /// Takes all buffers out, packet by packet, to send them on (`forward`).
     pub fn drain(&mut self) -> impl Iterator<Item = Buffer> {
-        self.plain = 0;
         self.heads.clear();
-        self.buffers.drain(..)
+        self.plain.drain(..).map(|frame| frame.header).chain(self.buffers.drain(..))
     }
 
     /// Moves all packets, in order and each over its own buffers, into `burst`, after `edit` has seen the first buffer of each. A VLAN tag that
     /// the NIC took out is asked for again.
     #[inline]
     pub fn forward(&mut self, burst: &mut Burst<'_>, mut edit: impl FnMut(&mut Buffer)) {
-        burst.extend(self.buffers.drain(..std::mem::take(&mut self.plain)).map(|mut first| {
-            edit(&mut first);
-            first
-        }));
+        self.plain.iter_mut().for_each(|frame| edit(&mut frame.header));
+        burst.append(&mut self.plain);
+        if !self.heads.is_empty() {
+            self.forward_others(burst, edit);
+        }
+    }
+
+    #[inline(never)]
+    fn forward_others(&mut self, burst: &mut Burst<'_>, mut edit: impl FnMut(&mut Buffer)) {
         let mut buffers = self.buffers.drain(..);
         for head in self.heads.drain(..) {
             let Some(mut first) = buffers.next() else { break };
@@ -194,8 +213,8 @@ impl RxBurst {
     /// Forgets the packets; their buffers return to the pool, those of one pool by one atomic operation.
     #[inline]
     pub fn clear(&mut self) {
-        self.plain = 0;
         self.heads.clear();
+        Buffer::give_back::<_, false>(&mut self.plain, |frame| &frame.header);
         Buffer::give_back::<_, false>(&mut self.buffers, |buffer| buffer);
     }
 }

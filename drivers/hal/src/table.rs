@@ -75,12 +75,21 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> Table<T> {
         self.entry(index).read()
     }
 
-    /// [`read`](Self::read), for a loop: it has copies of what it needs, so nothing that the loop writes can have changed it.
+    /// [Reads](Self::read) the `count` entries from `index` on, none behind the table's end. It has copies of what it needs, so nothing that a loop over it
+    /// writes can have changed it.
     #[inline(always)]
-    pub fn reader(&self) -> impl Fn(usize) -> T + use<'_, T> {
-        let Self { first, mask, .. } = *self;
+    pub fn run(&self, index: usize, count: usize) -> impl Iterator<Item = T> + use<'_, T> {
         // SAFETY: as in `entry`; the borrow keeps the memory.
-        move |index| unsafe { VolatilePtr::new(first.add(index & mask)) }.read()
+        self.places(index, count).map(|place| unsafe { VolatilePtr::new(place) }.read())
+    }
+
+    /// Where those are.
+    #[inline(always)]
+    fn places(&self, index: usize, count: usize) -> impl Iterator<Item = NonNull<T>> + use<T> {
+        let index = index & self.mask;
+        let first = self.first;
+        // SAFETY: below the number of entries.
+        (index..index + count.min(self.len() - index)).map(move |index| unsafe { first.add(index) })
     }
 
     #[inline(always)]
@@ -120,12 +129,11 @@ impl Table<[u64; 2]> {
         u64::from_le(self.half(index, 1).read())
     }
 
-    /// [`read_high`](Self::read_high), for a loop, as [`reader`](Self::reader).
+    /// The [high words](Self::read_high) of a [`run`](Self::run).
     #[inline(always)]
-    pub fn high_reader(&self) -> impl Fn(usize) -> u64 + use<'_> {
-        let Self { first, mask, .. } = *self;
-        // SAFETY: the second word of an entry, of which `entry` tells.
-        move |index| u64::from_le(unsafe { VolatilePtr::new(first.add(index & mask).cast::<u64>().add(1)) }.read())
+    pub fn high_run(&self, index: usize, count: usize) -> impl Iterator<Item = u64> + use<'_> {
+        // SAFETY: the second word of an entry, of which `run` tells.
+        self.places(index, count).map(|place| u64::from_le(unsafe { VolatilePtr::new(place.cast::<u64>().add(1)) }.read()))
     }
 
     /// Writes a descriptor's low word alone.
@@ -212,7 +220,10 @@ mod tests {
         table.write_low(1, 3);
         table.write_high(1, 4);
         assert_eq!(memory.memory().read::<[u64; 2]>(16), [3, 4]);
-        assert_eq!((table.read_high(129), table.high_reader()(257)), (4, 4));
+        assert_eq!(table.read_high(129), 4);
+        table.write_high(127, 5);
+        assert_eq!(table.high_run(127 + 128, 9).collect::<Vec<_>>(), [5], "up to the end");
+        assert_eq!(table.high_run(129, 1).collect::<Vec<_>>(), [4]);
     }
 
     #[test]

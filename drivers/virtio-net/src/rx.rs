@@ -10,7 +10,7 @@ use hal::{AddressMap, Buffer, DmaSpace, Doorbell, NicError, Pool, RxBurst, RxQue
 
 use crate::header::{self, HEADER, HEADER_WITH_HASH, WORDS};
 use crate::queue::{Queue, Receive};
-use crate::ring::{Kind, Piece, Ring, RingConfig, Used, Violation};
+use crate::ring::{Kind, Piece, Ring, RingConfig, Violation};
 
 /// What was agreed on for a receive queue.
 #[derive(Clone, Copy, Debug)]
@@ -127,39 +127,34 @@ impl<R: Ring> Rx<R> {
         if ready == 0 {
             return Ok((0, false));
         }
-        let first = self.place(self.head);
-        let (before, behind) = self.slots.split_at_mut(first);
-        let until_end = ready.min(behind.len() as u32);
-        // The other processor has what it wrote. What will be looked at is asked for at once, and where it is known already, together with what the ring
-        // says of it.
-        let (shared, mergeable) = (self.config.is_shared(), self.config.mergeable);
-        let fetch = shared && burst.is_read();
-        if fetch && R::COUNTED {
-            behind.iter().chain(&*before).take(ready as usize).flatten().for_each(Buffer::fetch);
-        }
-        let (mut count, mut sum, mut special) = (0, 0, false);
-        for (places, start, nth) in [(behind, first, 0..until_end), (before, 0, until_end..ready)] {
-            let (end, used) = (nth.end, self.ring.used(nth).zip(start as u32..));
-            let Plain { count: plain, bytes, stopped } = if mergeable { plain::<true>(places, used) } else { plain::<false>(places, used) };
-            special = stopped;
-            let places = &mut places[..plain];
-            if fetch && !R::COUNTED {
-                places.iter().flatten().for_each(Buffer::fetch);
-            }
-            burst.extend_plain(places.iter_mut().map_while(Option::take));
-            count += plain as u32;
+        let place = self.place(self.head);
+        let (before, behind) = self.slots.split_at_mut(place);
+        let until_end = behind.len().min(ready as usize);
+        // The other processor has what it wrote. What somebody will look into is asked for at once.
+        let fetch = self.config.is_shared() && burst.is_read();
+        let (first, mut sum, mut special) = (self.head, 0, false);
+        for slots in [&mut behind[..until_end], &mut before[..ready as usize - until_end]] {
+            let all = slots.len();
+            let Plain { count, bytes, stopped } = if self.config.mergeable {
+                plain::<R, true>(&self.ring, self.head, slots, burst, fetch)
+            } else {
+                plain::<R, false>(&self.ring, self.head, slots, burst, fetch)
+            };
+            self.ring.advance(count as u16, count as u16);
+            self.head = self.head.wrapping_add(count as u32);
             sum += bytes;
-            if count < end {
+            if count < all {
+                // A place that is empty was one of a buffer that the device used earlier, instead of another.
+                special = stopped || slots[count].is_none();
                 break;
             }
         }
-        if shared {
-            // These places are free now, and written soon.
-            self.ring.claim(self.head, count);
-        }
-        self.ring.advance(count as u16, count as u16);
-        self.head = self.head.wrapping_add(count);
+        let count = self.head.wrapping_sub(first);
         self.posted -= count as usize;
+        if self.config.is_shared() {
+            // These places are free now, and written soon.
+            self.ring.claim(first, count);
+        }
         self.counters.packets += u64::from(count);
         self.counters.bytes += sum;
         Ok((count, special))
@@ -237,43 +232,39 @@ struct Plain {
     stopped: bool,
 }
 
-/// The used buffers, from the first of these places on, that hold a packet each, with nothing in its header. Their lengths are set. `used` says of each
-/// which buffer it is, and at which place in the ring it has to be. A loop by itself, which is little enough to stay in registers.
+/// Takes the used buffers out of these slots, up to the first that does not hold a packet with nothing in its header. The first one was posted at
+/// `position`. A loop by itself, which is little enough to stay in registers.
 #[inline(never)]
-fn plain<const MERGEABLE: bool>(places: &mut [Option<Buffer>], used: impl Iterator<Item = (Used, u32)>) -> Plain {
-    let (mut count, mut bytes, mut stopped) = (0, 0, false);
-    for ((used, place), slot) in used.zip(places) {
-        let Some(buffer) = slot.as_mut().filter(|_| used.id == place) else {
-            stopped = true;
-            break;
-        };
+fn plain<R: Ring, const MERGEABLE: bool>(ring: &R, position: u32, slots: &mut [Option<Buffer>], burst: &mut RxBurst, fetch: bool) -> Plain {
+    let mut lengths = ring.lengths(position..position.wrapping_add(slots.len() as u32));
+    let (mut bytes, mut stopped) = (0, false);
+    let count = burst.take_plain(slots, |buffer| {
+        let Some(written) = lengths.next() else { return false };
         // Flags and kind of segmentation.
         let special = buffer.prefix_word::<WORDS, 0>() as u16 != 0;
         let several = MERGEABLE && header::buffers_of(buffer.prefix_word::<WORDS, 2>()) != 1;
         // A shorter one has a length beyond any buffer's then.
-        let len = used.len.wrapping_sub(header::HEADER);
-        if special || several || len == 0 || !buffer.try_fill(len) {
+        let len = written.map(|written| written.wrapping_sub(header::HEADER));
+        let Some(len) = len.filter(|len| !special && !several && buffer.try_fill(*len)) else {
             stopped = true;
-            break;
+            return false;
+        };
+        if fetch {
+            buffer.fetch();
         }
-        count += 1;
         bytes += u64::from(len);
-    }
+        true
+    });
     Plain { count, bytes, stopped }
 }
 
-/// Posts buffers of the pool, of `len` bytes with what is in front of them, at these places, the next ones of the ring up to its end: as many as there
-/// are, up to the first place that is not free, which is a buffer's that the device used later than others, and is filled in its turn. The first
+/// Posts buffers of the pool, of `len` bytes with what is in front of them, in these slots, the next ones of the ring up to its end: as many as there
+/// are, up to the first slot that is not free, which is a buffer's that the device used later than others, and is filled in its turn. The first
 /// buffer of the pool would be at `base`. Returns how many. A loop by itself, as [`plain`].
 #[inline(never)]
-fn fill<R: Ring>(ring: &R, cursor: &mut R::Cursor, places: &mut [Option<Buffer>], pool: &mut Pool, base: u64, len: u32) -> usize {
-    let (mut at, mut count) = (*cursor, 0);
-    for slot in places.iter_mut().take_while(|slot| slot.is_none()) {
-        let Some((buffer, place)) = pool.take_placed() else { break };
-        ring.write(&mut at, Piece { address: base.wrapping_add(place), len, kind: Kind::Write });
-        *slot = Some(buffer);
-        count += 1;
-    }
+fn fill<R: Ring>(ring: &R, cursor: &mut R::Cursor, slots: &mut [Option<Buffer>], pool: &mut Pool, base: u64, len: u32) -> usize {
+    let mut at = *cursor;
+    let count = pool.fill(slots, |place| ring.write(&mut at, Piece { address: base.wrapping_add(place), len, kind: Kind::Write }));
     ring.turn(&mut at);
     *cursor = at;
     count
@@ -335,9 +326,9 @@ impl<R: Ring> RxQueue for Rx<R> {
         let (mut cursor, tail) = (self.ring.cursor(), self.place(self.tail));
         let (before, behind) = self.slots.split_at_mut(tail);
         let mut count = 0;
-        for places in [behind, before] {
-            let (all, len) = (places.len(), pool.buffer_size() as u32 + self.header_len);
-            let filled = fill(&self.ring, &mut cursor, places, pool, base, len);
+        for slots in [behind, before] {
+            let (all, len) = (slots.len(), pool.buffer_size() as u32 + self.header_len);
+            let filled = fill(&self.ring, &mut cursor, slots, pool, base, len);
             count += filled;
             if filled < all {
                 break;

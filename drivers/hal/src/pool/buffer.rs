@@ -182,11 +182,11 @@ impl Buffer {
     }
 
     /// For a queue: a device has filled a buffer, which is as it was taken from its pool, with `len` bytes, by its own word. `false`, and nothing done,
-    /// when the buffer is smaller.
+    /// when that is none, or more than the buffer has.
     #[inline(always)]
     pub fn try_fill(&mut self, len: u32) -> bool {
         debug_assert!(self.state.0 == self.state.index().into(), "a buffer that was used");
-        let fits = len <= self.core().buffer_size;
+        let fits = len.wrapping_sub(1) < self.core().buffer_size;
         if fits {
             self.state = State(self.state.index().into()).with_len(len as u16);
         }

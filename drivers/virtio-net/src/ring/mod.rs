@@ -157,15 +157,13 @@ pub(crate) trait Ring: Send + Sized {
     /// The next used buffer, if there is one. It stays the next one until [`advance`](Self::advance).
     fn peek(&mut self) -> Result<Option<Used>, Violation>;
 
-    /// Whether a device counts the buffers that it has used, or marks each.
-    const COUNTED: bool;
-
-    /// How many of the next used buffers there are, `most` at most; all of one descriptor. Where they are not [counted](Self::COUNTED): whether there is one,
-    /// and how many there may be.
+    /// How many of the next used buffers there are, `most` at most; all of one descriptor. Where the device does not count them, but marks each: whether
+    /// there is one, and how many there may be.
     fn ready(&mut self, most: u32) -> Result<u32, Violation>;
 
-    /// The next used buffers, which are [`ready`](Self::ready), from the `nth` on. Where they are not counted it ends with the last one.
-    fn used(&self, nth: Range<u32>) -> impl Iterator<Item = Used>;
+    /// The next used buffers, which are [`ready`](Self::ready), none behind the end of the ring: how many bytes the device says it has written to each, as
+    /// long as they are those of one descriptor that were posted at these positions; and `None` for another. Where they are marked it ends with the last.
+    fn lengths(&self, posted: Range<u32>) -> impl Iterator<Item = Option<u32>>;
 
     /// With IN_ORDER: whether the next used entry can stand for so many buffers.
     fn covers(&mut self, buffers: u32) -> Result<bool, Violation>;

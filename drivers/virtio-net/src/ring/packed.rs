@@ -10,12 +10,12 @@ use hal::{DmaMemory, Table};
 
 use super::{Cursor, Flight, NEXT, Piece, Ring, RingConfig, Used, Violation, need_event};
 
-/// Flags, in a descriptor's high word. A descriptor is the device's when the two differ and `AVAILABLE` is the lap's, the driver's when both
+/// Flags, in the upper half of a descriptor's high word. A descriptor is the device's when the two differ and `AVAILABLE` is the lap's, the driver's when both
 /// are the lap's; the laps' values alternate, and the first one's is 1.
-const AVAILABLE: u64 = 1 << 55;
-const USED: u64 = 1 << 63;
-/// Both, and the identifier, in the upper half of the high word.
-const ANSWER: u32 = ((AVAILABLE | USED) >> 32) as u32 | 0xffff;
+const AVAILABLE: u32 = 1 << 23;
+const USED: u32 = 1 << 31;
+/// Where the identifier is.
+const IDENTIFIER: u32 = 0xffff;
 
 /// Event suppression (2.8.10): always, never, or at a descriptor.
 const ENABLE: u16 = 0;
@@ -41,8 +41,9 @@ const LINE: usize = 64;
 #[derive(Clone, Copy)]
 pub(crate) struct PackedCursor {
     position: u32,
-    /// The flags of an available descriptor in this lap.
-    lap: u64,
+    /// In the upper half of the high word of an available descriptor at the position: the flags of its lap, and the identifier of a buffer that begins
+    /// there.
+    head: u32,
     /// The first descriptor of all, which is written when all others are: the device may take it from then on. Until then it is not touched, since the
     /// device keeps looking at it.
     first: Option<[u64; 2]>,
@@ -71,10 +72,10 @@ impl PackedRing {
         position & (self.mask + 1) == 0
     }
 
-    /// Flags of a descriptor that is available, at a position.
+    /// See [`PackedCursor::head`].
     #[inline(always)]
-    fn lap(&self, position: u32) -> u64 {
-        if self.odd_lap(position) { AVAILABLE } else { USED }
+    fn head(&self, position: u32) -> u32 {
+        position & self.mask | if self.odd_lap(position) { AVAILABLE } else { USED }
     }
 
     /// The offset in the ring, and the lap's value in bit 15, as events are named.
@@ -105,37 +106,48 @@ impl PackedRing {
         }
     }
 
-    /// Writes a descriptor, which may be the last of the ring.
+    /// Writes a descriptor, which may be the last of the ring, with the lap's flags and an identifier from `head`.
     #[inline(always)]
-    fn write_flags(&self, cursor: &mut PackedCursor, piece: Piece, flags: u16, id: u32) {
-        let descriptor = [piece.address, u64::from(piece.len) | u64::from(id) << 32 | u64::from(flags) << 48 | cursor.lap];
+    fn write_word(&self, cursor: &mut PackedCursor, piece: Piece, flags: u16, head: u32) {
+        let descriptor = [piece.address, u64::from(head | u32::from(flags) << 16) << 32 | u64::from(piece.len)];
         if cursor.first.is_none() {
             cursor.first = Some(descriptor);
         } else {
             self.descriptors.write_pair(cursor.position as usize, descriptor);
         }
         cursor.position = cursor.position.wrapping_add(1);
+        cursor.head += 1;
     }
 
-    /// Identifier and flags of the descriptor at a position in flight, which say whether the device has used it, and for which buffer.
-    #[inline(always)]
-    fn answer(&self, position: u32) -> u32 {
-        (self.descriptors.read_high(position as usize) >> 32) as u32 & ANSWER
-    }
-
-    /// The same of the buffer that was posted there, when it is used.
+    /// Identifier and flags of a used descriptor, when it is of the buffer that was posted at a position.
     #[inline(always)]
     fn expected(&self, position: u32) -> u32 {
-        position & self.mask | if self.odd_lap(position) { ANSWER & !0xffff } else { 0 }
+        position & self.mask | if self.odd_lap(position) { AVAILABLE | USED } else { 0 }
     }
 
-    /// The high word of the descriptor at a position in flight, if the device has used it.
+    /// How identifier and flags of the descriptor at a position in flight differ from what is [expected](Self::expected).
     #[inline(always)]
-    fn used_high(&self, position: u32) -> Option<u64> {
-        let high = self.descriptors.read_high(position as usize);
-        let both = if self.odd_lap(position) { AVAILABLE | USED } else { 0 };
-        (high & (AVAILABLE | USED) == both).then_some(high)
+    fn difference(&self, position: u32) -> u32 {
+        difference(self.descriptors.read_high(position as usize), self.expected(position))
     }
+
+    /// Whether the device has used the descriptor at a position in flight.
+    #[inline(always)]
+    fn is_used(&self, position: u32) -> bool {
+        is_used(self.difference(position))
+    }
+}
+
+/// How identifier and flags in a high word differ from these.
+#[inline(always)]
+fn difference(high: u64, expected: u32) -> u32 {
+    (high >> 32) as u32 & (AVAILABLE | USED | IDENTIFIER) ^ expected
+}
+
+/// Whether the flags do not differ, whatever the identifier.
+#[inline(always)]
+fn is_used(difference: u32) -> bool {
+    difference & !IDENTIFIER == 0
 }
 
 /// What the high word of a used descriptor says.
@@ -147,7 +159,6 @@ fn element(high: u64) -> Used {
 impl Ring for PackedRing {
     type Cursor = PackedCursor;
     const LINKED: bool = false;
-    const COUNTED: bool = false;
 
     fn bytes(config: RingConfig) -> usize {
         Self::events(config) + 2 * LINE
@@ -178,7 +189,7 @@ impl Ring for PackedRing {
     }
 
     fn cursor(&self) -> PackedCursor {
-        PackedCursor { position: self.tail, lap: self.lap(self.tail), first: None }
+        PackedCursor { position: self.tail, head: self.head(self.tail), first: None }
     }
 
     #[inline(always)]
@@ -188,23 +199,23 @@ impl Ring for PackedRing {
 
     #[inline(always)]
     fn write(&self, cursor: &mut PackedCursor, piece: Piece) {
-        self.write_flags(cursor, piece, piece.kind.flags(), cursor.position & self.mask);
+        self.write_word(cursor, piece, piece.kind.flags(), cursor.head);
     }
 
     #[inline(always)]
     fn turn(&self, cursor: &mut PackedCursor) {
         // The cursor only goes ahead, so that it is at the start now after the end.
         if cursor.position & self.mask == 0 {
-            cursor.lap = self.lap(cursor.position);
+            cursor.head = self.head(cursor.position);
         }
     }
 
     #[inline(always)]
     fn put_chain(&self, cursor: &mut PackedCursor, count: usize, pieces: impl Iterator<Item = Piece>) {
-        let id = cursor.position & self.mask;
+        let identifier = cursor.head & IDENTIFIER;
         for (number, piece) in pieces.enumerate() {
             let flags = piece.kind.flags() | if number + 1 < count { NEXT } else { 0 };
-            self.write_flags(cursor, piece, flags, id);
+            self.write_word(cursor, piece, flags, cursor.head & !IDENTIFIER | identifier);
             self.turn(cursor);
         }
     }
@@ -214,9 +225,9 @@ impl Ring for PackedRing {
         if self.until_end(cursor) < 2 {
             return self.put_chain(cursor, 2, [first, second].into_iter());
         }
-        let id = cursor.position & self.mask;
-        self.write_flags(cursor, first, first.kind.flags() | NEXT, id);
-        self.write_flags(cursor, second, second.kind.flags(), id);
+        let head = cursor.head;
+        self.write_word(cursor, first, first.kind.flags() | NEXT, head);
+        self.write_word(cursor, second, second.kind.flags(), head);
         self.turn(cursor);
     }
 
@@ -234,10 +245,7 @@ impl Ring for PackedRing {
 
     #[inline(always)]
     fn peek(&mut self) -> Result<Option<Used>, Violation> {
-        if self.next_used == self.tail {
-            return Ok(None);
-        }
-        if self.used_high(self.next_used).is_none() {
+        if !self.has_used() {
             return Ok(None);
         }
         self.order().read();
@@ -248,20 +256,20 @@ impl Ring for PackedRing {
     #[inline(always)]
     fn ready(&mut self, most: u32) -> Result<u32, Violation> {
         let outstanding = self.tail.wrapping_sub(self.next_used);
-        Ok(if outstanding > 0 && self.used_high(self.next_used).is_some() { most.min(outstanding) } else { 0 })
+        Ok(if outstanding > 0 && self.is_used(self.next_used) { most.min(outstanding) } else { 0 })
     }
 
     #[inline(always)]
-    fn used(&self, nth: Range<u32>) -> impl Iterator<Item = Used> {
-        let (read, first, size, order) = (self.descriptors.high_reader(), self.next_used, self.mask + 1, self.order());
-        nth.map_while(move |nth| {
-            let position = first.wrapping_add(nth);
-            let high = read(position as usize);
-            // In a lap with the value 1 both flags are set then, in the others neither.
-            let lap = if position & size == 0 { AVAILABLE | USED } else { 0 };
+    fn lengths(&self, posted: Range<u32>) -> impl Iterator<Item = Option<u32>> {
+        debug_assert_eq!(posted.start, self.next_used, "a buffer of one descriptor comes back at its own position");
+        let (first, count) = (self.expected(posted.start), posted.end.wrapping_sub(posted.start));
+        let order = self.order();
+        // In one lap only the identifier grows.
+        self.descriptors.high_run(posted.start as usize, count as usize).zip(first..).map_while(move |(high, expected)| {
+            let difference = difference(high, expected);
             // One access has flags, identifier and length, so only what they are about has to come after it.
             order.read();
-            (high & (AVAILABLE | USED) == lap).then(|| element(high))
+            is_used(difference).then_some((difference == 0).then_some(high as u32))
         })
     }
 
@@ -274,13 +282,13 @@ impl Ring for PackedRing {
     fn take_run(&mut self, posted: Range<u32>, descriptors: impl Fn(u32) -> u32) -> Result<(u32, bool), Violation> {
         // The device skips the further descriptors of a chain, so each buffer comes back at its own position.
         let (mut position, mut count) = (posted.start, 0);
-        while position != posted.end && self.answer(position) == self.expected(position) {
+        while position != posted.end && self.difference(position) == 0 {
             position = position.wrapping_add(descriptors(position));
             count += 1;
         }
         self.order().read();
         self.next_used = position;
-        Ok((count, position != posted.end && self.used_high(position).is_some()))
+        Ok((count, position != posted.end && self.is_used(position)))
     }
 
     #[inline(always)]
@@ -299,7 +307,7 @@ impl Ring for PackedRing {
     }
 
     fn has_used(&self) -> bool {
-        self.next_used != self.tail && self.used_high(self.next_used).is_some()
+        self.next_used != self.tail && self.is_used(self.next_used)
     }
 
     fn arm(&mut self) {

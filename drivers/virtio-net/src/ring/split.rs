@@ -143,7 +143,6 @@ fn overrun(index: u16, next: u16, outstanding: u16) -> Violation {
 impl Ring for SplitRing {
     type Cursor = SplitCursor;
     const LINKED: bool = true;
-    const COUNTED: bool = true;
 
     fn bytes(config: RingConfig) -> usize {
         let (_, device_area) = Self::areas(config);
@@ -268,9 +267,10 @@ impl Ring for SplitRing {
     }
 
     #[inline(always)]
-    fn used(&self, nth: Range<u32>) -> impl Iterator<Item = Used> {
-        let (read, next) = (self.used.reader(), u32::from(self.next_used));
-        nth.map(move |nth| element(read((next + nth) as usize)))
+    fn lengths(&self, posted: Range<u32>) -> impl Iterator<Item = Option<u32>> {
+        let (first, count) = (posted.start & self.mask, posted.end.wrapping_sub(posted.start));
+        let used = self.used.run(self.next_used.into(), count as usize).map(element);
+        used.zip(first..).map(|(used, id)| (used.id == id).then_some(used.len))
     }
 
     /// The index counts all of them, and was moved at once.

@@ -52,7 +52,7 @@ impl<R: Ring> Tx<R> {
     fn write_single<'b, 'w, const N: usize>(&self, frames: Frames<'b, 'w>, run: &mut Run<R::Cursor>, header: [u32; N]) -> Frames<'b, 'w> {
         let (usual, addresses) = (self.usual, self.addresses.usual());
         let Run { mut cursor, mut sent, .. } = *run;
-        let (mut count, mut sum) = (0, 0);
+        let (first, mut sum) = (cursor.position(), 0);
         for (buffer, offload) in frames.singles(run.room.min(self.ring.until_end(&cursor)) as usize) {
             let bytes = buffer.len() as u64;
             if *offload != usual.offload || !usual.fits(bytes) {
@@ -60,14 +60,14 @@ impl<R: Ring> Tx<R> {
             }
             let Some(address) = addresses.prefix(buffer, header) else { break };
             self.ring.write(&mut cursor, Piece { address, len: bytes as u32 + header::len(header), kind: Kind::Read });
-            count += 1;
             sum += bytes;
         }
         self.ring.turn(&mut cursor);
-        sent.packets += count as u64;
+        let count = cursor.position().wrapping_sub(first);
+        sent.packets += u64::from(count);
         sent.bytes += sum;
-        *run = Run { cursor, room: run.room - count as u32, sent };
-        frames.behind(count, 0)
+        *run = Run { cursor, room: run.room - count, sent };
+        frames.behind(count as usize, 0)
     }
 
     /// Frames that gather one segment. Two descriptors in the ring are half a cache line for the device to fetch; a table would be a whole one.
