@@ -341,9 +341,10 @@ fn each_round_trip_is_a_sample_and_the_mean_is_the_inverse_of_the_rate() {
             || {
                 let mut trips = 0;
                 wait_until("round trips", || {
-                    // What is not the packet under way changes nothing.
+                    // What is not the packet under way changes nothing, also when it is all that there is.
                     for packet in model.step() {
                         arrive(&model, &frame(9, 60));
+                        wait_until_taken(&model);
                         arrive(&model, &packet);
                         trips += 1;
                     }

@@ -372,4 +372,37 @@ mod tests {
         assert_eq!((burst.segments.capacity(), burst.segments.as_ptr() as usize), (capacity, place));
         assert_eq!(std::iter::from_fn(|| pool.take()).collect::<Vec<_>>().len(), 2);
     }
+
+    #[test]
+    fn what_comes_back_from_another_processor_is_claimed_when_it_was_written() {
+        let mut pool = Pool::new(PoolConfig { buffers: 3, buffer_size: 64 }).unwrap();
+        let mut buffers: Vec<Buffer> = std::iter::from_fn(|| pool.take()).collect();
+        buffers.iter_mut().for_each(|buffer| buffer.set(&[7; 64]));
+        drop(buffers);
+        // A line is claimed by a store of zeros to the start of it.
+        for (claims, claimed) in [(false, 0), (true, 1)] {
+            let mut written = header(&mut pool, 64);
+            written.write(0, &[7]);
+            let mut burst = Burst::default();
+            burst.push(header(&mut pool, 64), Offload::NONE);
+            burst.push(written, Offload::NONE);
+            let mut kept = InFlight::default();
+            burst.hand_over(2, &mut kept);
+            if claims {
+                kept.give_back_claiming();
+            } else {
+                kept.give_back();
+            }
+            let buffers: Vec<Buffer> = std::iter::from_fn(|| pool.take()).collect();
+            let starting_with = |bytes: [u8; 8]| {
+                let starts = |buffer: &&Buffer| {
+                    let mut start = [0; 8];
+                    buffer.read(0, &mut start);
+                    start == bytes
+                };
+                buffers.iter().filter(starts).count()
+            };
+            assert_eq!((starting_with([0; 8]), starting_with([7; 8])), (claimed, 3 - claimed));
+        }
+    }
 }

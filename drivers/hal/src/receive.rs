@@ -112,10 +112,11 @@ impl RxBurst {
         self.plain.reserve(slots.len());
         let mut count = 0;
         for (slot, place) in slots.iter_mut().zip(self.plain.spare_capacity_mut()) {
-            if !slot.as_mut().is_some_and(&mut is_plain) {
+            let Some(mut buffer) = slot.take() else { break };
+            if !is_plain(&mut buffer) {
+                *slot = Some(buffer);
                 break;
             }
-            let Some(buffer) = slot.take() else { break };
             place.write(Frame::of_received(buffer));
             count += 1;
         }

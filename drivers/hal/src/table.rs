@@ -109,6 +109,7 @@ impl Table<[u64; 2]> {
     #[inline(always)]
     pub fn claim(&self, index: usize, count: usize) {
         const A_LINE: usize = LINE / size_of::<[u64; 2]>();
+        let index = index & self.mask;
         let (mut at, end) = (index.next_multiple_of(A_LINE), index + count);
         while at + A_LINE <= end {
             self.half(at, 0).write(0);

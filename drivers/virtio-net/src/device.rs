@@ -74,8 +74,8 @@ pub(crate) fn negotiate(
 
 /// What the device may send, when it offers to say it: a driver that takes VIRTIO_NET_F_MTU has to have buffers for that, whatever it sends itself
 /// (5.1.4.2). The configuration may be read before anything is agreed on (3.1.1, step 4).
-fn offered_mtu(transport: &mut dyn VirtioTransport) -> Result<Option<u16>, NicError> {
-    if !Features::from_bits_retain(transport.device_features()?).contains(Features::MTU) {
+fn offered_mtu(transport: &mut dyn VirtioTransport, offered: u64) -> Result<Option<u16>, NicError> {
+    if !Features::from_bits_retain(offered).contains(Features::MTU) {
         return Ok(None);
     }
     let mut mtu = [0; 2];
@@ -89,11 +89,12 @@ fn agree(transport: &mut dyn VirtioTransport, config: &mut VirtioNetConfig) -> R
     transport.set_status(status)?;
     status |= DeviceStatus::DRIVER;
     transport.set_status(status)?;
-    if offered_mtu(transport)?.is_some_and(|mtu| u32::from(mtu) + ETHERNET > config.rx_buffer.into()) {
+    let offered = transport.device_features()?;
+    if offered_mtu(transport, offered)?.is_some_and(|mtu| u32::from(mtu) + ETHERNET > config.rx_buffer.into()) {
         config.rx_buffer = 0;
     }
     let config = &*config;
-    let agreed = Negotiated::new(transport.device_features()?, config).and_then(|negotiated| {
+    let agreed = Negotiated::new(offered, config).and_then(|negotiated| {
         transport.set_driver_features(negotiated.accepted().bits())?;
         status |= DeviceStatus::FEATURES_OK;
         transport.set_status(status)?;

@@ -1,5 +1,7 @@
 //! The receive queue (5.1.6.3 and 5.1.6.4).
 
+mod usual;
+
 use std::sync::Arc;
 
 use hal::barrier::Order;
@@ -8,9 +10,10 @@ use hal::pool::PoolMapping;
 use hal::receive::{About, RxFlags};
 use hal::{AddressMap, Buffer, DmaSpace, Doorbell, NicError, Pool, RxBurst, RxQueue};
 
-use crate::header::{self, HEADER, HEADER_WITH_HASH, WORDS};
+use crate::header::{self, HEADER, HEADER_WITH_HASH};
 use crate::queue::{Queue, Receive};
-use crate::ring::{Kind, Piece, Ring, RingConfig, Violation};
+use crate::ring::{Ring, RingConfig, Violation};
+use usual::Plain;
 
 /// What was agreed on for a receive queue.
 #[derive(Clone, Copy, Debug)]
@@ -136,9 +139,9 @@ impl<R: Ring> Rx<R> {
         for slots in [&mut behind[..until_end], &mut before[..ready as usize - until_end]] {
             let all = slots.len();
             let Plain { count, bytes, stopped } = if self.config.mergeable {
-                plain::<R, true>(&self.ring, self.head, slots, burst, fetch)
+                usual::take::<R, true>(&self.ring, self.head, slots, burst, fetch)
             } else {
-                plain::<R, false>(&self.ring, self.head, slots, burst, fetch)
+                usual::take::<R, false>(&self.ring, self.head, slots, burst, fetch)
             };
             self.ring.advance(count as u16, count as u16);
             self.head = self.head.wrapping_add(count as u32);
@@ -223,53 +226,6 @@ impl<R: Ring> Rx<R> {
     }
 }
 
-/// What [`plain`] found.
-struct Plain {
-    /// Packets, and their bytes.
-    count: usize,
-    bytes: u64,
-    /// Whether a buffer came that is something else.
-    stopped: bool,
-}
-
-/// Takes the used buffers out of these slots, up to the first that does not hold a packet with nothing in its header. The first one was posted at
-/// `position`. A loop by itself, which is little enough to stay in registers.
-#[inline(never)]
-fn plain<R: Ring, const MERGEABLE: bool>(ring: &R, position: u32, slots: &mut [Option<Buffer>], burst: &mut RxBurst, fetch: bool) -> Plain {
-    let mut lengths = ring.lengths(position..position.wrapping_add(slots.len() as u32));
-    let (mut bytes, mut stopped) = (0, false);
-    let count = burst.take_plain(slots, |buffer| {
-        let Some(written) = lengths.next() else { return false };
-        // Flags and kind of segmentation.
-        let special = buffer.prefix_word::<WORDS, 0>() as u16 != 0;
-        let several = MERGEABLE && header::buffers_of(buffer.prefix_word::<WORDS, 2>()) != 1;
-        // A shorter one has a length beyond any buffer's then.
-        let len = written.map(|written| written.wrapping_sub(header::HEADER));
-        let Some(len) = len.filter(|len| !special && !several && buffer.try_fill(*len)) else {
-            stopped = true;
-            return false;
-        };
-        if fetch {
-            buffer.fetch();
-        }
-        bytes += u64::from(len);
-        true
-    });
-    Plain { count, bytes, stopped }
-}
-
-/// Posts buffers of the pool, of `len` bytes with what is in front of them, in these slots, the next ones of the ring up to its end: as many as there
-/// are, up to the first slot that is not free, which is a buffer's that the device used later than others, and is filled in its turn. The first
-/// buffer of the pool would be at `base`. Returns how many. A loop by itself, as [`plain`].
-#[inline(never)]
-fn fill<R: Ring>(ring: &R, cursor: &mut R::Cursor, slots: &mut [Option<Buffer>], pool: &mut Pool, base: u64, len: u32) -> usize {
-    let mut at = *cursor;
-    let count = pool.fill(slots, |place| ring.write(&mut at, Piece { address: base.wrapping_add(place), len, kind: Kind::Write }));
-    ring.turn(&mut at);
-    *cursor = at;
-    count
-}
-
 enum Taken {
     Nothing,
     Dropped,
@@ -328,7 +284,7 @@ impl<R: Ring> RxQueue for Rx<R> {
         let mut count = 0;
         for slots in [behind, before] {
             let (all, len) = (slots.len(), pool.buffer_size() as u32 + self.header_len);
-            let filled = fill(&self.ring, &mut cursor, slots, pool, base, len);
+            let filled = usual::fill(&self.ring, &mut cursor, slots, pool, base, len);
             count += filled;
             if filled < all {
                 break;

@@ -28,6 +28,7 @@ fn a_packet_in_one_descriptor_arrives_without_its_check_sequence() {
     }
     let counters = bench.nic.rx(0).counters();
     assert_eq!((counters.packets, counters.bytes, counters.dropped), (5, 60 + 61 + 1000 + 1514 + 1518, 0));
+    assert_eq!(counters.doorbells, 5, "one for each time that buffers were given");
     bench.finish();
 }
 

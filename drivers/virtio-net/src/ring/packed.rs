@@ -269,7 +269,10 @@ impl Ring for PackedRing {
             let difference = difference(high, expected);
             // One access has flags, identifier and length, so only what they are about has to come after it.
             order.read();
-            is_used(difference).then_some((difference == 0).then_some(high as u32))
+            match difference {
+                0 => Some(Some(high as u32)),
+                _ => is_used(difference).then_some(None),
+            }
         })
     }
 

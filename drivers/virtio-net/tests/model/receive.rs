@@ -31,6 +31,50 @@ fn packets_arrive_as_they_are_around_many_laps() {
         let counters = bench.nic.rx(0).counters();
         let statistics = bench.nic.statistics().unwrap();
         assert_eq!((counters.packets, counters.bytes), (statistics.rx_packets, statistics.rx_bytes));
+        assert_eq!(counters.doorbells, bench.model.doorbells(0));
+        bench.finish();
+    });
+}
+
+#[test]
+fn usual_packets_and_others_come_in_order_and_are_counted_once() {
+    each(|features| {
+        let mut bench = Bench::with(features, VirtioNetConfig { rx_descriptors: 16, ..VirtioNetConfig::default() });
+        let partial = turned(udp4(100), &content(1, 100));
+        let mut packets = RxBurst::default();
+        let mut bytes = 0;
+        // Seven at a time, of which two or three are others: these come to lie at every place in the ring, its end included.
+        for round in 0..48_u32 {
+            bench.nic.rx(0).refill(&mut bench.pool).unwrap();
+            let is_other = |number: u32| (7 * round + number).is_multiple_of(3);
+            let wanted: Vec<Vec<u8>> = (0..7)
+                .map(|number| if is_other(number) { partial.clone() } else { plain(STATION, number, 60 + number as usize) })
+                .collect();
+            for (number, frame) in (0..).zip(&wanted) {
+                let outcome = if is_other(number) { bench.model.receive_partial(frame) } else { bench.model.receive(frame) };
+                assert_eq!(outcome, Received::Delivered);
+                bytes += frame.len() as u64;
+            }
+            assert_eq!(bench.nic.rx(0).receive(&mut packets, 9).unwrap(), 7);
+            assert!(bytes_of(&packets) == wanted, "round {round}");
+            let others = packets.packets().map(|packet| !packet.flags.is_empty());
+            assert!(others.eq((0..7).map(is_other)));
+            let counters = bench.nic.rx(0).counters();
+            assert_eq!((counters.packets, counters.bytes, counters.dropped), (u64::from(7 * (round + 1)), bytes, 0));
+            // Sent on, they are still in order, and the others have their checksums.
+            let mut burst = hal::Burst::default();
+            packets.forward(&mut burst, |_| ());
+            assert!(packets.is_empty());
+            let sent = bench.send(burst);
+            assert_eq!(sent.len(), 7);
+            for (number, (frame, wanted)) in (0..).zip(sent.iter().zip(&wanted)) {
+                if is_other(number) {
+                    assert_eq!(frame[check(frame).unwrap().payload], wanted[42..]);
+                } else {
+                    assert!(frame == wanted);
+                }
+            }
+        }
         bench.finish();
     });
 }
