@@ -137,7 +137,6 @@ impl FreeList {
                         None => std::mem::replace(&mut chain.waiting, EMPTY),
                     };
                     if first == EMPTY {
-                        chain.first = EMPTY;
                         return None;
                     }
                 }

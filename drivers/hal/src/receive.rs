@@ -219,3 +219,62 @@ impl RxBurst {
         Buffer::give_back::<_, false>(&mut self.buffers, |buffer| buffer);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::{Pool, PoolConfig};
+
+    /// Receives packets of these lengths, of which there is nothing to say.
+    fn receive(arrived: &mut RxBurst, pool: &mut Pool, lengths: &[usize]) {
+        let mut slots: Vec<Option<Buffer>> = lengths.iter().map(|_| pool.take()).collect();
+        let mut left = lengths.iter();
+        let count = arrived.take_plain(&mut slots, |buffer| left.next().map(|len| buffer.set_len(*len)).is_some());
+        assert_eq!(count, lengths.len());
+        assert!(slots.iter().all(Option::is_none));
+    }
+
+    fn lengths(arrived: &RxBurst) -> Vec<u32> {
+        arrived.packets().map(|packet| packet.bytes).collect()
+    }
+
+    #[test]
+    fn packets_are_in_order_whatever_there_is_to_say_of_them() {
+        let mut pool = Pool::new(PoolConfig { buffers: 8, buffer_size: 64 }).unwrap();
+        let mut arrived = RxBurst::default();
+        let mut burst = Burst::default();
+        for _ in 0..3 {
+            receive(&mut arrived, &mut pool, &[1, 2]);
+            let mut buffer = pool.take().unwrap();
+            buffer.set_len(3);
+            arrived.push_buffer(buffer, About { flags: RxFlags::IPV4_CHECKSUM_GOOD, ..About::default() });
+            receive(&mut arrived, &mut pool, &[4]);
+            assert_eq!((arrived.len(), lengths(&arrived)), (4, vec![1, 2, 3, 4]));
+            // Behind a frame that is there.
+            let mut first = pool.take().unwrap();
+            first.set_len(9);
+            burst.push(first, Offload::NONE);
+            arrived.forward(&mut burst, |_| ());
+            assert!(arrived.is_empty());
+            assert_eq!(burst.frames().map(|frame| frame.bytes()).collect::<Vec<_>>(), [9, 1, 2, 3, 4]);
+            burst.clear();
+        }
+        receive(&mut arrived, &mut pool, &[5, 6]);
+        assert_eq!(arrived.drain().map(|buffer| buffer.len()).collect::<Vec<_>>(), [5, 6]);
+        receive(&mut arrived, &mut pool, &[7]);
+        arrived.clear();
+        assert_eq!(std::iter::from_fn(|| pool.take()).collect::<Vec<_>>().len(), 8);
+    }
+
+    #[test]
+    fn what_is_no_usual_packet_stays_where_it_is() {
+        let mut pool = Pool::new(PoolConfig { buffers: 4, buffer_size: 64 }).unwrap();
+        let mut slots = [pool.take(), pool.take(), None, pool.take()];
+        let mut arrived = RxBurst::default();
+        assert_eq!(arrived.take_plain(&mut slots[1..], |buffer| buffer.try_fill(10)), 1, "up to a slot that has none");
+        assert_eq!(arrived.take_plain(&mut slots, |buffer| buffer.try_fill(65)), 0, "longer than a buffer");
+        assert_eq!(arrived.take_plain(&mut slots, |buffer| buffer.try_fill(0)), 0, "empty");
+        assert_eq!(slots.each_ref().map(Option::is_some), [true, false, false, true]);
+        assert_eq!(lengths(&arrived), [10]);
+    }
+}
