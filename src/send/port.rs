@@ -185,21 +185,19 @@ impl Port {
         for packet in self.arrived.packets() {
             let mut short = [0; SHORT];
             let in_one = if let [buffer] = packet.buffers { read_short(buffer, &mut short) } else { None };
-            let mut bytes = match in_one {
+            let is_tagged = |bytes: &[u8]| !packet.flags.contains(RxFlags::VLAN_STRIPPED) && vlan::is_tagged(bytes);
+            let mut vlan = vlan_of(packet.flags, packet.vlan_tag);
+            let bytes = match in_one.filter(|bytes| !is_tagged(bytes)) {
                 Some(bytes) => bytes,
                 None => {
                     self.packet.resize(packet.bytes as usize, 0);
                     packet.copy_to(&mut self.packet);
+                    if is_tagged(&self.packet) {
+                        vlan = vlan::take(&mut self.packet).map_or(0, identifier);
+                    }
                     &self.packet[..]
                 }
             };
-            let mut vlan = vlan_of(packet.flags, packet.vlan_tag);
-            if !packet.flags.contains(RxFlags::VLAN_STRIPPED) && vlan::is_tagged(bytes) {
-                self.packet.resize(packet.bytes as usize, 0);
-                packet.copy_to(&mut self.packet);
-                vlan = vlan::take(&mut self.packet).map_or(0, identifier);
-                bytes = &self.packet;
-            }
             // Of other VLANs nothing is heard.
             if vlan != own_vlan {
                 continue;
