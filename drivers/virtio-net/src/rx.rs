@@ -138,6 +138,10 @@ impl<R: Ring> Rx<R> {
         let (first, mut sum, mut special) = (self.head, 0, false);
         for slots in [&mut behind[..until_end], &mut before[..ready as usize - until_end]] {
             let all = slots.len();
+            if all == 0 {
+                // Nearly always they do not pass the end of the ring.
+                break;
+            }
             let Plain { count, bytes, stopped } = if self.config.mergeable {
                 usual::take::<R, true>(&self.ring, self.head, slots, burst, fetch)
             } else {
