@@ -309,7 +309,7 @@ fn forward_on(mut nic: impl Nic, bursts: usize, receive: impl Fn(&[u8]) -> Recei
         (0..BURST).for_each(|_| assert_eq!(receive(&frame), Received::Delivered));
         measured(&mut || {
             assert_eq!(nic.rx(0).receive(&mut arrived, BURST).expect("it receives"), BURST);
-            arrived.forward(&mut burst, |_| ());
+            arrived.forward(&mut burst);
             nic.rx(0).refill(&mut pool).expect("it takes buffers");
             assert_eq!(nic.tx(0).post(&mut burst).expect("it posts"), BURST);
         });

@@ -49,9 +49,9 @@ impl<'q> Direction<'q> {
         if self.burst.is_empty() {
             received = self.source.receive(arrived, limit)?;
             if mac_swap {
-                arrived.forward(&mut self.burst, swap_addresses);
+                arrived.forward_edited(&mut self.burst, swap_addresses);
             } else {
-                arrived.forward(&mut self.burst, |_| ());
+                arrived.forward(&mut self.burst);
             }
         }
         // What is waited for goes first. There nearly always is room, and if not, completions are looked for until there is.

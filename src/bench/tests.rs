@@ -288,7 +288,7 @@ fn forwarding_goes_on_after_all_buffers_were_on_their_way() {
                 Received::Delivered => (delivered, missed) = (delivered + 1, 0),
                 _ => missed += 1,
             }
-            missed == 100_000
+            missed == 5_000
         });
         let mut out = 0;
         for _ in 0..300 {

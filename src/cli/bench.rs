@@ -1,7 +1,10 @@
 //! `pagewire bench`: what a NIC and its driver do.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -245,6 +248,12 @@ impl Run {
     ) -> Result<Outcome, Failure> {
         let stop = stop_flag()?;
         let Common { seconds, queues, cpus, report, json } = self.common;
+        let cpus = cpus.map_or_else(Vec::new, |Cpus(cpus)| cpus);
+        if cpus.len() > usize::from(queues) * self.nics.len() {
+            return Err(format!("{} processors for {} queues: name one for each, or ask for more (--queues)", cpus.len(), queues).into());
+        }
+        // What can be wrong with it is found out before anything is measured.
+        let report = report.map(ReportFile::open).transpose()?;
         let bytes = self.segments.iter().fold(0, |bytes: u32, segment| bytes.saturating_add(*segment));
         // Packets of the usual size need nothing of the NIC but what it has anyway.
         let mtu = (bytes > ETHERNET + 1500).then(|| u16::try_from(bytes - ETHERNET).unwrap_or(u16::MAX));
@@ -252,31 +261,42 @@ impl Run {
         // They simulate the NICs until the end.
         let mut rigs = Vec::new();
         for address in &self.nics {
-            let options = OpenOptions { mtu, queues: queues.saturating_add(self.idle), promiscuous, ..OpenOptions::default() };
+            let options = OpenOptions {
+                mtu,
+                queues: queues.saturating_add(self.idle),
+                promiscuous,
+                stop: Some(Arc::clone(&stop)),
+                ..OpenOptions::default()
+            };
             let Device { nic, rig } = device::open(address, options)?;
             nics.push(nic);
             rigs.push(rig);
         }
         let mut session = Session::with_idle(nics, queues.into(), self.idle.into())?;
-        let cpus = cpus.map_or_else(Vec::new, |Cpus(cpus)| cpus);
         let bursts = match self.burst.sweep {
             Some(Sweep::Burst) => {
                 std::iter::successors(Some(1), |burst| Some(burst * 2)).take_while(|burst| *burst <= LARGEST_BURST).collect()
             }
             None => vec![self.burst.packets],
         };
-        let mut points = Vec::with_capacity(bursts.len());
+        let (mut points, mut failed) = (Vec::with_capacity(bursts.len()), None);
         for burst in bursts {
             let load = Load { segments: self.segments.clone(), burst, duration: Duration::from_secs(seconds), cpus: cpus.clone() };
-            points.push(measure(&mut session, &load, &stop)?);
-            if interrupted(&stop) {
+            match measure(&mut session, &load, &stop) {
+                Ok(figures) => points.push(figures),
+                Err(error) => failed = Some(error),
+            }
+            if failed.is_some() || interrupted(&stop) {
                 break;
             }
         }
         drop(session);
-        if let Some(path) = report {
-            let page = html(&format!("pagewire bench: {}", self.name), &points);
-            std::fs::write(&path, page).map_err(|error| format!("the report {}: {error}", path.display()))?;
+        if let (Some(error), true) = (&failed, points.is_empty()) {
+            return Err(error.to_string().into());
+        }
+        // What was measured is told, also when something came after it.
+        if let Some(report) = report {
+            report.write(&html(&format!("pagewire bench: {}", self.name), &points))?;
         }
         match (self.burst.sweep, json) {
             (Some(_), true) => print_json(&Points { sweep: "burst", points: &points })?,
@@ -284,7 +304,43 @@ impl Run {
             (Some(_), false) => print(&curve(&points))?,
             (None, false) => points.iter().try_for_each(|figures| print(&table::render(&rows(figures))))?,
         }
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
         Ok(if interrupted(&stop) { Outcome::Interrupted } else { Outcome::Done })
+    }
+}
+
+/// Where the report goes. An older one stays until there is a new one.
+struct ReportFile {
+    path: PathBuf,
+    file: File,
+    /// There was none, and nothing is written yet.
+    fresh: bool,
+}
+
+impl ReportFile {
+    fn open(path: PathBuf) -> Result<Self, String> {
+        let fresh = !path.exists();
+        match File::options().write(true).create(true).truncate(false).open(&path) {
+            Ok(file) => Ok(Self { path, file, fresh }),
+            Err(error) => Err(format!("the report {}: {error}", path.display())),
+        }
+    }
+
+    fn write(mut self, page: &str) -> Result<(), String> {
+        self.fresh = false;
+        // What is no file (a pipe, a terminal) has no length.
+        let _ = self.file.set_len(0);
+        self.file.write_all(page.as_bytes()).map_err(|error| format!("the report {}: {error}", self.path.display()))
+    }
+}
+
+impl Drop for ReportFile {
+    fn drop(&mut self) {
+        if self.fresh {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

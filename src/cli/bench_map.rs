@@ -1,6 +1,7 @@
 //! `pagewire bench map`: what windows cost.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use pagewire::bench::{self, MapFigures};
@@ -40,7 +41,7 @@ pub struct Map {
 impl Map {
     pub fn run(self) -> Result<Outcome, Failure> {
         let stop = stop_flag()?;
-        let mut device = device::open(&self.nic, OpenOptions::default())?;
+        let mut device = device::open(&self.nic, OpenOptions { stop: Some(Arc::clone(&stop)), ..OpenOptions::default() })?;
         let figures = bench::map(&mut *device.nic, self.file.as_deref(), self.rounds.into(), &stop)?;
         if self.json {
             print_json(&figures)?;

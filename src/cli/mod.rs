@@ -24,7 +24,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand};
+use pagewire::device::OpenError;
 use serde::Serialize;
+use vhost_user::VhostUserError;
 
 /// Sends files straight from the page cache to the wire.
 ///
@@ -94,9 +96,14 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Code(code)) => ExitCode::from(code),
         Err(failure) => {
             let _ = writeln!(io::stderr(), "pagewire: {failure}");
-            ExitCode::FAILURE
+            if was_stopped(&*failure) { ExitCode::from(130) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Whether the user did not want to wait for a device any longer.
+fn was_stopped(failure: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(failure.downcast_ref(), Some(OpenError::VhostUser(VhostUserError::Stopped(_))))
 }
 
 /// A flag that Ctrl-C and SIGTERM set; a second one ends the program at once.

@@ -1,6 +1,8 @@
 //! The NIC of a command, its address, and how it is waited for.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Args, ValueEnum};
 use hw_sim::rig::Rig;
@@ -76,9 +78,10 @@ enum StabilityArg {
 }
 
 impl PortArgs {
-    /// Opens the NIC. The simulator, where there is one, ends when it is dropped: after the port.
-    pub fn open(&self) -> Result<(Port, Option<Rig>), Failure> {
-        let Device { nic, rig } = device::open(&self.nic, OpenOptions { mtu: Some(self.mtu), ..OpenOptions::default() })?;
+    /// Opens the NIC, unless `stop` is set while one is waited for. The simulator, where there is one, ends when it is dropped: after the port.
+    pub fn open(&self, stop: &Arc<AtomicBool>) -> Result<(Port, Option<Rig>), Failure> {
+        let options = OpenOptions { mtu: Some(self.mtu), stop: Some(Arc::clone(stop)), ..OpenOptions::default() };
+        let Device { nic, rig } = device::open(&self.nic, options)?;
         let interface = Interface::new(nic.mac(), self.ip, self.gateway, self.mtu, self.vlan)?;
         let config = PortConfig { window_budget: self.window_budget.map_or(u64::MAX, |size| size.bytes()), ..PortConfig::default() };
         Ok((Port::new(nic, interface, config)?, rig))

@@ -126,7 +126,7 @@ impl Send {
         }
         let target = self.to.resolve(Family::of(self.port.ip.address()))?;
         let stop = stop_flag()?;
-        let (port, rig) = self.port.open()?;
+        let (port, rig) = self.port.open(&stop)?;
         let bar = progress::bar(matches!(source, Source::File(_)).then_some(0), self.json);
         let tell = |progress: pagewire::send::Progress| {
             progress.total.inspect(|total| bar.set_length(*total));

@@ -93,7 +93,7 @@ impl Serve {
         let path = site.file_path().unwrap_or_else(|| "/".into());
         allow_files();
         let stop = stop_flag()?;
-        let (mut port, rig) = self.port.open()?;
+        let (mut port, rig) = self.port.open(&stop)?;
         // Whoever wants to speak to us need not ask first: the simulated receiver hears a question only after a second.
         port.announce()?;
         let clients = self.clients as usize;

@@ -4,6 +4,9 @@ mod address;
 mod driver;
 mod grammar;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use hal::{BusDevice, Nic, NicError};
 use hw_sim::rig::{Rig, RigError};
 use vfio::{PciDevice, Sysfs, VfioError};
@@ -23,7 +26,7 @@ pub struct Device {
 }
 
 /// How a NIC is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct OpenOptions {
     /// The largest IP packet in bytes. Default: what the device says, else 1500.
     pub mtu: Option<u16>,
@@ -33,11 +36,13 @@ pub struct OpenOptions {
     pub rx_buffer: u16,
     /// Whether it receives what is for others too, and all as it is, with its VLAN tags: so any other NIC can send it on. Default false.
     pub promiscuous: bool,
+    /// Ends a wait for a device that is not there yet, or not any more, when it is set: by a signal handler perhaps. Default none.
+    pub stop: Option<Arc<AtomicBool>>,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { mtu: None, queues: 1, rx_buffer: 2048, promiscuous: false }
+        Self { mtu: None, queues: 1, rx_buffer: 2048, promiscuous: false, stop: None }
     }
 }
 
@@ -96,7 +101,8 @@ pub fn open(address: &DeviceAddress, options: OpenOptions) -> Result<Device, Ope
         }
         BusAddress::VhostUser(VhostUserAddress { path, server, files }) => {
             let connector = if *server { Connector::server(path)? } else { Connector::client(path) };
-            let transport = VhostUser::open(connector, vhost_user::Options { files: *files, ..vhost_user::Options::default() })?;
+            let how = vhost_user::Options { files: *files, stop: options.stop.clone(), ..vhost_user::Options::default() };
+            let transport = VhostUser::open(connector, how)?;
             Ok(Device { nic: driver::start_virtio(Box::new(transport), address.driver, options)?, rig: None })
         }
     }

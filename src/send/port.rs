@@ -281,8 +281,12 @@ impl Port {
         self.reset_at = Some((now, (self.nic.tx(0).progress().completed(), done.1)));
         match revived {
             Ok(lost) => Checked { reset: true, lost, trouble: None },
-            // What came before says more. A reset gives up what was on its way even when the device does not come back.
-            Err(_) => Checked { reset: false, lost: waiting - self.outstanding(), trouble: Some(trouble) },
+            Err(again) => {
+                // That it is still not there says less than what came before. A reset gives up what was on its way even when the device does not
+                // come back.
+                let gone = matches!(again, NicError::Bus(BusError::Register(RegisterError::Unreachable(_))) | NicError::NeedsReset);
+                Checked { reset: false, lost: waiting - self.outstanding(), trouble: Some(if gone { trouble } else { again }) }
+            }
         }
     }
 

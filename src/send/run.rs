@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hal::{BusError, NicError};
 
 use super::error::SendError;
-use super::report::Report;
+use super::report::{Report, Stop};
 use super::udp::{Step, UdpSend};
 
 /// How far a send is.
@@ -140,7 +140,11 @@ pub fn run(send: &mut impl Transfer, wait: Wait, stop: &AtomicBool, mut tell: im
                 }
                 continue;
             }
-            Err(error) => send.fail(now, error),
+            Err(error) => {
+                let report = send.fail(now, error);
+                // Nobody waited any longer for a device that is not there.
+                if stop.load(Ordering::Relaxed) { Report { stopped: Stop::Interrupted, ..report } } else { report }
+            }
         };
         report.busy_seconds = busy.time.as_secs_f64();
         report.cpu_seconds = processor_time().saturating_sub(processor).as_secs_f64();

@@ -17,6 +17,7 @@ use pagewire::file::Source;
 use pagewire::net::Interface;
 use pagewire::send::{self, Port, PortConfig, Stop, UdpOptions, UdpSend, Wait};
 use pagewire_tests::command::{Figures, Run, pagewire, run, send, start};
+use pagewire_tests::process::Signal;
 use pagewire_tests::{PATIENCE, content, wait_for};
 
 /// A station that is not asked, in a network that does not exist.
@@ -198,6 +199,46 @@ fn a_back_end_that_was_started_again_gets_the_rest_and_what_was_lost_is_told() {
     }
 }
 
+#[test]
+fn a_back_end_that_offers_less_than_before_is_told_so() {
+    let directory = content::directory();
+    let socket = directory.path().join("socket");
+    let (path, _) = content::file(directory.path(), 50_000_000);
+    let pending = BackEnd::listen(&socket, CSUM);
+    let running = start(send(&path, &format!("vhost-user:{}", socket.display()), TO, &format!("{OPTIONS} --rate 20Mbit")));
+    let back_end = pending.connected();
+    wait_for("the first frames", || (back_end.frames.lock().unwrap().len() > 100).then_some(()));
+    drop(back_end);
+    let again = BackEnd::listen(&socket, 0);
+    let ended = running.wait().with_code(1);
+    ended.complains_of(&["does not offer all the features any more"]);
+    drop(again);
+}
+
+#[test]
+fn nobody_is_waited_for_any_longer_after_ctrl_c() {
+    let directory = content::directory();
+    let (path, _) = content::file(directory.path(), 50_000_000);
+    // Before there was one, as client and as server; and after it went away.
+    for (name, server) in [("none", ""), ("own", ",server=on")] {
+        let nic = format!("vhost-user:{}{server}", directory.path().join(name).display());
+        let mut running = start(send(&path, &nic, TO, OPTIONS));
+        interrupt_waiting(&mut running);
+        running.wait().with_code(130).complains_of(&["stopped while waiting"]);
+        assert!(!directory.path().join(name).exists());
+    }
+    let (mut running, back_end) = under_way(directory.path(), &path, false, "--rate 20Mbit");
+    drop(back_end);
+    interrupt_waiting(&mut running);
+    let figures = Figures(running.wait().with_code(130).json());
+    assert_eq!(figures.text("stopped"), "interrupted");
+}
+
+fn interrupt_waiting(running: &mut Run) {
+    wait_for("a word about waiting", || running.complaints().contains("waiting for the back end").then_some(()));
+    running.signal(Signal::INT);
+}
+
 fn starts_again(server: bool) {
     let directory = content::directory();
     let socket = directory.path().join("socket");
@@ -205,7 +246,8 @@ fn starts_again(server: bool) {
     let (running, back_end) = under_way(directory.path(), &path, server, "--rate 8Mbit --wait irq");
     let before = Arc::clone(&back_end.frames);
     drop(back_end);
-    let again = if server { BackEnd::connect(&socket, 0) } else { BackEnd::listen(&socket, 0) };
+    // It may offer more than before, which is left alone.
+    let again = if server { BackEnd::connect(&socket, 0) } else { BackEnd::listen(&socket, CSUM) };
     let back_end = again.connected();
     let ended = running.wait();
     ended.complains_of(&["the back end is gone", "it is reset now"]);

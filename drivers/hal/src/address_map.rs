@@ -77,7 +77,7 @@ impl AddressMap {
         self.usual
     }
 
-    /// The bus address that [places](crate::Pool::take_placed) in a pool are added to; `None` when the pool is not attached here.
+    /// The bus address that [places](crate::Pool::fill) in a pool are added to; `None` when the pool is not attached here.
     pub fn base(&self, pool: &Pool) -> Option<u64> {
         self.attached.iter().find(|attached| attached.id() == pool.id()).map(PoolMapping::base)
     }

@@ -38,7 +38,7 @@ pub fn full() {
 pub enum Order {
     /// A device that is a program on another processor, or coherent as the functions of this module take it.
     Processors,
-    /// A device of hardware, which may see stores in another order than processors do (VIRTIO_F_ORDER_PLATFORM).
+    /// A device of hardware, which on some platforms sees loads and stores in another order than processors do (VIRTIO_F_ORDER_PLATFORM).
     Platform,
 }
 
@@ -73,8 +73,8 @@ impl Order {
 
 #[cfg(target_arch = "x86_64")]
 mod platform {
-    // Devices see ordinary memory in the order that processors do: Linux' dma_rmb() and dma_wmb() only stop the compiler, too
-    // (arch/x86/include/asm/barrier.h).
+    // Not on this one: accesses to ordinary memory (write-back, as DMA memory is) are seen in the order that processors see them. Linux' dma_rmb() and
+    // dma_wmb() only stop the compiler, too (arch/x86/include/asm/barrier.h).
     pub use super::{read, write};
 
     /// As Linux' mb().

@@ -25,24 +25,23 @@ use crate::segment::Segment;
 /// ```
 #[derive(Debug, Default)]
 pub struct Burst<'w> {
-    heads: Vec<Head>,
+    heads: Vec<FrameHead>,
     segments: Vec<Segment<'w>>,
     buffers: Vec<Buffer>,
 }
 
 /// A frame's header, and what follows it in the burst's other vectors.
 #[derive(Debug)]
-pub(crate) struct Head {
+pub(crate) struct FrameHead {
     pub(crate) header: Buffer,
     offload: Offload,
     segments: usize,
 }
 
-impl Head {
-    /// Of a received packet, which has bytes and is sent on as it is.
+impl FrameHead {
+    /// Of a received packet, which is sent on as it is.
     #[inline(always)]
     pub(crate) fn of_received(header: Buffer) -> Self {
-        debug_assert!(!header.is_empty(), "a packet of no bytes");
         Self { header, offload: Offload::NONE, segments: 0 }
     }
 }
@@ -69,7 +68,7 @@ impl Frame<'_, '_> {
 /// The frames of a burst, in order.
 #[derive(Debug, Clone)]
 pub struct Frames<'b, 'w> {
-    heads: std::slice::Iter<'b, Head>,
+    heads: std::slice::Iter<'b, FrameHead>,
     segments: &'b [Segment<'w>],
 }
 
@@ -140,7 +139,7 @@ impl<'b, 'w> Iterator for Frames<'b, 'w> {
 /// The buffers of posted frames: they belong to the device until the queue gives them back. Its memory is used again.
 #[derive(Debug, Default)]
 pub struct InFlight {
-    heads: Vec<Head>,
+    heads: Vec<FrameHead>,
     buffers: Vec<Buffer>,
 }
 
@@ -176,25 +175,23 @@ impl<'w> Burst<'w> {
     /// When the buffer is empty: no NIC takes an empty descriptor.
     #[inline(always)]
     pub fn push(&mut self, header: Buffer, offload: Offload) {
-        if header.is_empty() {
-            empty_header();
-        }
+        header.expect_bytes();
         if self.heads.len() == self.heads.capacity() {
             return self.push_and_grow(header, offload);
         }
-        self.heads.push(Head { header, offload, segments: 0 });
+        self.heads.push(FrameHead { header, offload, segments: 0 });
     }
 
     /// Apart from [`push`](Self::push), so that there the header need not be in memory for the case that no room is to be had.
     #[cold]
     #[inline(never)]
     fn push_and_grow(&mut self, header: Buffer, offload: Offload) {
-        self.heads.push(Head { header, offload, segments: 0 });
+        self.heads.push(FrameHead { header, offload, segments: 0 });
     }
 
-    /// Moves frames that gather nothing behind those that there are. When there are none, vectors just change places.
+    /// Moves frames that have bytes, and gather nothing, behind those that there are. When there are none, vectors just change places.
     #[inline(always)]
-    pub(crate) fn append(&mut self, frames: &mut Vec<Head>) {
+    pub(crate) fn append(&mut self, frames: &mut Vec<FrameHead>) {
         if self.heads.is_empty() {
             std::mem::swap(&mut self.heads, frames);
         } else {
@@ -297,14 +294,6 @@ impl<'w> Burst<'w> {
         let segments = self.segments.into_iter().map(|_| unreachable!("cleared above")).collect();
         Burst { heads: self.heads, segments, buffers: self.buffers }
     }
-}
-
-// The panics are functions, so that no hot path prepares their messages.
-
-#[cold]
-#[inline(never)]
-fn empty_header() -> ! {
-    panic!("a frame's header has bytes")
 }
 
 #[cfg(test)]

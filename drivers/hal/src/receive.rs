@@ -1,9 +1,10 @@
 //! Packets that arrived, in bursts.
-#![allow(unsafe_code)]
+
+use std::mem::ManuallyDrop;
 
 use bitflags::bitflags;
 
-use crate::frame::{Burst, Head as Frame};
+use crate::frame::{Burst, FrameHead};
 use crate::offload::{Offload, OffloadFlags};
 use crate::pool::Buffer;
 
@@ -27,7 +28,7 @@ bitflags! {
 pub struct RxBurst {
     /// The first packets lie in one buffer each, and there is nothing to say about them. Nearly all are so, and are kept as the frames that they become
     /// when they are sent on.
-    plain: Vec<Frame>,
+    plain: Vec<FrameHead>,
     /// Those behind them.
     heads: Vec<Head>,
     buffers: Vec<Buffer>,
@@ -87,7 +88,8 @@ impl Packet<'_> {
 }
 
 impl RxBurst {
-    /// A burst with room for `packets` packets of one buffer before it has to allocate.
+    /// A burst with room for `packets` packets of one buffer before it has to allocate. When they are [sent on](Self::forward) their memory goes with them, and
+    /// that of frames sent before comes in its place: soon all that goes around has room enough.
     pub fn with_capacity(packets: usize) -> Self {
         Self { plain: Vec::with_capacity(packets), heads: Vec::with_capacity(packets), buffers: Vec::with_capacity(packets), unread: false }
     }
@@ -105,22 +107,24 @@ impl RxBurst {
     }
 
     /// For a queue: takes packets out of `slots`, each in one buffer, and with nothing else to say of it, as long as there are some and `is_plain` finds
-    /// them so, which sets their lengths: of a byte at least. Returns how many.
+    /// them so, which sets their lengths: of a byte at least, or they cannot be sent on. There is room for all of `slots` then. Returns how many.
     #[inline(always)]
+    #[allow(unsafe_code)]
     pub fn take_plain(&mut self, slots: &mut [Option<Buffer>], mut is_plain: impl FnMut(&mut Buffer) -> bool) -> usize {
         let before = self.plain.len();
         self.plain.reserve(slots.len());
         let mut count = 0;
         for (slot, place) in slots.iter_mut().zip(self.plain.spare_capacity_mut()) {
-            let Some(mut buffer) = slot.take() else { break };
+            // The device may have it yet: should `is_plain` panic, it does not return to its pool.
+            let Some(mut buffer) = slot.take().map(ManuallyDrop::new) else { break };
             if !is_plain(&mut buffer) {
-                *slot = Some(buffer);
+                *slot = Some(ManuallyDrop::into_inner(buffer));
                 break;
             }
-            place.write(Frame::of_received(buffer));
+            place.write(FrameHead::of_received(ManuallyDrop::into_inner(buffer)));
             count += 1;
         }
-        // SAFETY: so many were written behind those that there were.
+        // SAFETY: so many were written behind those that there were, into room that the vector has.
         unsafe { self.plain.set_len(before + count) };
         if !self.heads.is_empty() {
             self.add_heads(before);
@@ -132,7 +136,7 @@ impl RxBurst {
     #[cold]
     fn add_heads(&mut self, first: usize) {
         let about = About::default();
-        for Frame { header, .. } in self.plain.drain(first..) {
+        for FrameHead { header, .. } in self.plain.drain(first..) {
             self.heads.push(Head { buffers: 1, bytes: header.len() as u32, about });
             self.buffers.push(header);
         }
@@ -167,8 +171,10 @@ impl RxBurst {
     /// The packets in order.
     pub fn packets(&self) -> impl Iterator<Item = Packet<'_>> {
         let packet = |buffers, bytes, About { flags, vlan_tag, hash, offload }| Packet { buffers, bytes, flags, vlan_tag, hash, offload };
-        let plain =
-            self.plain.iter().map(move |Frame { header, .. }| packet(std::slice::from_ref(header), header.len() as u32, About::default()));
+        let plain = self
+            .plain
+            .iter()
+            .map(move |FrameHead { header, .. }| packet(std::slice::from_ref(header), header.len() as u32, About::default()));
         let mut buffers = &*self.buffers;
         plain.chain(self.heads.iter().map(move |head| {
             let (own, rest) = buffers.split_at(usize::from(head.buffers));
@@ -183,15 +189,26 @@ impl RxBurst {
         self.plain.drain(..).map(|frame| frame.header).chain(self.buffers.drain(..))
     }
 
-    /// Moves all packets, in order and each over its own buffers, into `burst`, after `edit` has seen the first buffer of each. A VLAN tag that
-    /// the NIC took out is asked for again.
+    /// Moves all packets, in order and each over its own buffers, into `burst`. A VLAN tag that the NIC took out is asked for again.
     #[inline]
-    pub fn forward(&mut self, burst: &mut Burst<'_>, mut edit: impl FnMut(&mut Buffer)) {
-        self.plain.iter_mut().for_each(|frame| edit(&mut frame.header));
+    pub fn forward(&mut self, burst: &mut Burst<'_>) {
         burst.append(&mut self.plain);
         if !self.heads.is_empty() {
-            self.forward_others(burst, edit);
+            self.forward_others(burst, |_| ());
         }
+    }
+
+    /// The same after `edit` has seen the first buffer of each.
+    ///
+    /// # Panics
+    /// When `edit` left nothing of one, as [`Burst::push`].
+    pub fn forward_edited(&mut self, burst: &mut Burst<'_>, mut edit: impl FnMut(&mut Buffer)) {
+        for FrameHead { header, .. } in &mut self.plain {
+            edit(header);
+            header.expect_bytes();
+        }
+        burst.append(&mut self.plain);
+        self.forward_others(burst, edit);
     }
 
     #[inline(never)]
@@ -211,7 +228,7 @@ impl RxBurst {
         }
     }
 
-    /// Forgets the packets; their buffers return to the pool, those of one pool by one atomic operation.
+    /// Forgets the packets; their buffers return to the pool, mostly all by one atomic operation.
     #[inline]
     pub fn clear(&mut self) {
         self.heads.clear();
@@ -254,16 +271,38 @@ mod tests {
             let mut first = pool.take().unwrap();
             first.set_len(9);
             burst.push(first, Offload::NONE);
-            arrived.forward(&mut burst, |_| ());
+            arrived.forward(&mut burst);
             assert!(arrived.is_empty());
             assert_eq!(burst.frames().map(|frame| frame.bytes()).collect::<Vec<_>>(), [9, 1, 2, 3, 4]);
             burst.clear();
         }
         receive(&mut arrived, &mut pool, &[5, 6]);
-        assert_eq!(arrived.drain().map(|buffer| buffer.len()).collect::<Vec<_>>(), [5, 6]);
+        let mut buffer = pool.take().unwrap();
+        buffer.set_len(7);
+        arrived.push_buffer(buffer, About::default());
+        assert_eq!(arrived.drain().map(|buffer| buffer.len()).collect::<Vec<_>>(), [5, 6, 7]);
         receive(&mut arrived, &mut pool, &[7]);
         arrived.clear();
         assert_eq!(std::iter::from_fn(|| pool.take()).collect::<Vec<_>>().len(), 8);
+    }
+
+    #[test]
+    fn packets_are_edited_on_their_way() {
+        let mut pool = Pool::new(PoolConfig { buffers: 4, buffer_size: 64 }).unwrap();
+        let (mut arrived, mut burst) = (RxBurst::default(), Burst::default());
+        receive(&mut arrived, &mut pool, &[1, 2]);
+        arrived.push_buffer(pool.take().unwrap(), About::default());
+        arrived.forward_edited(&mut burst, |buffer| buffer.set_len(buffer.len() + 10));
+        assert_eq!(burst.frames().map(|frame| frame.bytes()).collect::<Vec<_>>(), [11, 12, 10]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a frame's header has bytes")]
+    fn nothing_is_not_sent_on() {
+        let mut pool = Pool::new(PoolConfig { buffers: 4, buffer_size: 64 }).unwrap();
+        let mut arrived = RxBurst::default();
+        receive(&mut arrived, &mut pool, &[1, 2]);
+        arrived.forward_edited(&mut Burst::default(), |buffer| buffer.set_len(0));
     }
 
     #[test]

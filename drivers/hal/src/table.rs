@@ -241,6 +241,7 @@ mod tests {
         assert_eq!(claimed(5, 8), [8]);
         assert_eq!(claimed(14, 7), [0]);
         assert_eq!(claimed(4, 3), []);
+        assert_eq!(claimed(16 + 5, 8), [8]);
     }
 
     #[test]

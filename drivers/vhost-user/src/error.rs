@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use hal::{BusError, RegisterError};
 
+use crate::connector::is_other_file;
+
 /// A back end that cannot be reached or does not do its part.
 #[derive(Debug, thiserror::Error)]
 pub enum VhostUserError {
     /// Nobody is there.
-    #[error("{}: {error}{}", path.display(), remedy(error, path))]
+    #[error("{}: {}{}", path.display(), what(error, path), remedy(error, path))]
     Connect {
         /// the socket
         path: PathBuf,
@@ -25,8 +27,11 @@ pub enum VhostUserError {
         /// for how long it was listened at
         waited: Duration,
     },
+    /// The wait for it was [stopped](crate::Options::stop).
+    #[error("{}: stopped while waiting for the back end", .0.display())]
+    Stopped(PathBuf),
     /// The socket cannot be listened at.
-    #[error("{}: cannot listen: {error}", path.display())]
+    #[error("{}: cannot listen: {error}{}", path.display(), remedy_to_listen(error))]
     Listen {
         /// the socket
         path: PathBuf,
@@ -52,6 +57,16 @@ pub enum VhostUserError {
         /// what came of it
         reason: String,
     },
+    /// It does not greet as a back end does.
+    #[error("{}: {message}: {reason}; is it a vhost-user back end, and has it no other front end?", path.display())]
+    Greeting {
+        /// the socket
+        path: PathBuf,
+        /// which message, as the protocol names it
+        message: &'static str,
+        /// what came of it
+        reason: String,
+    },
     /// A message failed.
     #[error("{}: {message}: {reason}", path.display())]
     Message {
@@ -64,8 +79,21 @@ pub enum VhostUserError {
     },
 }
 
+/// A file that is no socket refuses connections, too.
+fn what(error: &io::Error, path: &Path) -> String {
+    if is_other_file(path) { "it is no socket".into() } else { error.to_string() }
+}
+
+fn remedy_to_listen(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program listens there, or it is a file that is no socket: name another path",
+        _ => "",
+    }
+}
+
 fn remedy(error: &io::Error, path: &Path) -> String {
     match error.kind() {
+        _ if is_other_file(path) => "; name the socket of the back end".into(),
         io::ErrorKind::NotFound => {
             format!("; start the back end first, or listen for it: vhost-user:{},server=on", path.display())
         }

@@ -1,15 +1,13 @@
 //! The connection to a back end, and what it has to be told again when it was restarted.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
 
-use crate::connector::Connector;
+use crate::connector::{Connector, Patience, has_hung_up};
 use crate::error::VhostUserError;
 use crate::watchdog::Watchdog;
 
@@ -59,7 +57,7 @@ struct Link {
 pub struct Session {
     connector: Connector,
     /// For the back end to be there, and for each of its answers.
-    patience: Duration,
+    patience: Patience,
     link: Option<Link>,
     /// By address: there are back ends that refuse a table in any other order.
     regions: Vec<Region>,
@@ -67,7 +65,7 @@ pub struct Session {
 
 impl Session {
     /// Connects, waiting for the back end at most `patience`, and as long for each of its answers.
-    pub fn open(connector: Connector, patience: Duration) -> Result<Self, VhostUserError> {
+    pub fn open(connector: Connector, patience: Patience) -> Result<Self, VhostUserError> {
         let mut session = Self { connector, patience, link: None, regions: Vec::new() };
         session.connect()?;
         Ok(session)
@@ -77,11 +75,11 @@ impl Session {
     pub fn connect(&mut self) -> Result<(), VhostUserError> {
         self.link = None;
         let path = self.connector.path();
-        let stream = self.connector.connect(self.patience)?;
+        let stream = self.connector.connect(&self.patience)?;
         let failed = |error| VhostUserError::Connect { path: path.to_owned(), error };
         let clone = || stream.try_clone().map_err(failed);
-        let watchdog = Watchdog::new(clone()?, self.patience).map_err(failed)?;
-        let say = |message, error: vhost::Error| VhostUserError::Message { path: path.to_owned(), message, reason: error.to_string() };
+        let watchdog = Watchdog::new(clone()?, self.patience.most).map_err(failed)?;
+        let say = |message, error: vhost::Error| VhostUserError::Greeting { path: path.to_owned(), message, reason: error.to_string() };
 
         // The crate takes the number of pairs for the number of queues, and refuses the second queue of one pair. So it is asked for on a
         // front end of its own, over the same connection.
@@ -116,10 +114,7 @@ impl Session {
 
     /// Whether the other end is still there.
     pub fn is_alive(&self) -> bool {
-        let Some(link) = &self.link else { return false };
-        let mut ends = [PollFd::from_borrowed_fd(link.stream.as_fd(), PollFlags::empty())];
-        // It tells a hang-up unasked.
-        matches!(poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+        self.link.as_ref().is_some_and(|link| !has_hung_up(&link.stream))
     }
 
     /// That it is not.

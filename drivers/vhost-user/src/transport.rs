@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures};
 use vhost::{VhostBackend, VringConfigData};
 
-use crate::connector::Connector;
+use crate::connector::{Connector, Patience};
 use crate::error::VhostUserError;
 use crate::event::Event;
 use crate::session::{PROTOCOL_FEATURES, Session};
@@ -53,17 +54,19 @@ const IN_CONFIGURATION: u64 = 1 << 3 // MTU
     | 1 << 63; // SPEED_DUPLEX
 
 /// How a back end is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Files become memory regions of the back end, which can then write to them. Default false.
     pub files: bool,
     /// How long a back end is waited for: at the start, after it went away, and for an answer (mapping many gigabytes takes seconds). Default 10 s.
     pub patience: Duration,
+    /// Ends a wait for a back end that is not there when it is set, by a signal handler perhaps. Default none.
+    pub stop: Option<Arc<AtomicBool>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { files: false, patience: Duration::from_secs(10) }
+        Self { files: false, patience: Duration::from_secs(10), stop: None }
     }
 }
 
@@ -92,7 +95,8 @@ impl VhostUser {
     /// # Errors
     /// [`VhostUserError`] when nobody is there in time, or does not speak the protocol.
     pub fn open(connector: Connector, options: Options) -> Result<Self, VhostUserError> {
-        let session = Arc::new(Mutex::new(Session::open(connector, options.patience)?));
+        let patience = Patience { most: options.patience, stop: options.stop };
+        let session = Arc::new(Mutex::new(Session::open(connector, patience)?));
         let space = Arc::new(VhostSpace::new(Arc::clone(&session), options.files));
         Ok(Self { session, space, status: DeviceStatus::empty(), features: 0, queues: BTreeMap::new() })
     }

@@ -3,8 +3,9 @@
 mod back_end;
 
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use back_end::{BackEnd, VERSION_1};
@@ -60,12 +61,12 @@ impl Rings {
         descriptor(1, address, len, 0, 0);
         memory.write(HALF + AVAILABLE + 4 + 2 * usize::from(self.sent % SIZE), 0_u16);
         self.sent += 1;
-        memory.atomic_u16(HALF + AVAILABLE + 2).store(self.sent, std::sync::atomic::Ordering::Release);
+        memory.atomic_u16(HALF + AVAILABLE + 2).store(self.sent, Ordering::Release);
         doorbell.ring(1).unwrap();
     }
 
     fn used(&self) -> u16 {
-        self.memory.memory().atomic_u16(HALF + USED + 2).load(std::sync::atomic::Ordering::Acquire)
+        self.memory.memory().atomic_u16(HALF + USED + 2).load(Ordering::Acquire)
     }
 }
 
@@ -214,7 +215,7 @@ fn nobody_there_is_told_with_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let soon = Options { patience: Duration::from_millis(100), ..Options::default() };
-    let told = |connector| VhostUser::open(connector, soon).err().expect("nobody is there").to_string();
+    let told = |connector| VhostUser::open(connector, soon.clone()).err().expect("nobody is there").to_string();
     assert!(told(Connector::client(&path)).contains("start the back end first, or listen for it"));
     let nobody = told(Connector::server(&path).unwrap());
     assert!(nobody.contains("no back end connected within 100ms"), "{nobody}");
@@ -222,8 +223,56 @@ fn nobody_there_is_told_with_what_to_do() {
     drop(UnixListener::bind(&path).unwrap());
     assert!(told(Connector::client(&path)).contains("start it again"));
     let listener = Connector::server(&path).unwrap();
-    assert!(matches!(Connector::server(&path), Err(VhostUserError::Listen { .. })));
+    let refused = Connector::server(&path).unwrap_err();
+    assert!(refused.to_string().contains("another program listens there"), "{refused}");
     drop(listener);
+    assert!(!path.exists());
+}
+
+#[test]
+fn what_is_no_socket_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    std::fs::write(&path, "precious").unwrap();
+    let refused = Connector::server(&path).unwrap_err();
+    assert!(refused.to_string().contains("a file that is no socket"), "{refused}");
+    let error = VhostUser::open(Connector::client(&path), Options::default()).err().unwrap();
+    assert!(error.to_string().contains("it is no socket; name the socket"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    // Nor is taken away what somebody has put in the place of the socket.
+    let socket = directory.path().join("socket");
+    let listener = Connector::server(&socket).unwrap();
+    std::fs::rename(&path, &socket).unwrap();
+    drop(listener);
+    assert_eq!(std::fs::read(&socket).unwrap(), b"precious");
+}
+
+#[test]
+fn who_listens_waits_for_one_that_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let connector = Connector::server(&path).unwrap();
+    // Another program that wants to listen there, and a back end that has come and gone.
+    assert!(matches!(Connector::server(&path), Err(VhostUserError::Listen { .. })));
+    drop(UnixStream::connect(&path).unwrap());
+    let pending = BackEnd::connect(&path, 0);
+    let mut transport = VhostUser::open(connector, options()).unwrap();
+    let _back_end = pending.connected();
+    start(&mut transport);
+}
+
+#[test]
+fn a_wait_is_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    for server in [false, true] {
+        let stop = Arc::new(AtomicBool::new(false));
+        let long = Options { patience: Duration::from_secs(600), stop: Some(Arc::clone(&stop)), ..Options::default() };
+        let connector = if server { Connector::server(&path).unwrap() } else { Connector::client(&path) };
+        let waiting = std::thread::spawn(move || VhostUser::open(connector, long).err());
+        stop.store(true, Ordering::Relaxed);
+        assert!(matches!(waiting.join().unwrap(), Some(VhostUserError::Stopped(_))));
+    }
 }
 
 #[test]
@@ -235,7 +284,7 @@ fn a_back_end_that_does_not_answer_is_given_up() {
     let start = Instant::now();
     let soon = Options { patience: Duration::from_millis(200), ..Options::default() };
     let error = VhostUser::open(Connector::client(&path), soon).err().expect("it does not answer");
-    assert!(matches!(error, VhostUserError::Message { message: "VHOST_USER_GET_FEATURES", .. }), "{error}");
+    assert!(matches!(error, VhostUserError::Greeting { message: "VHOST_USER_GET_FEATURES", .. }), "{error}");
     assert!(start.elapsed() >= Duration::from_millis(200));
     drop(silent.join());
 }

@@ -68,7 +68,7 @@ pub(crate) fn negotiate(
     if transport.device_type() != NETWORK {
         return Err(NicError::WrongDevice(format!("a virtio device of type {}, not a network card (1)", transport.device_type())));
     }
-    let negotiated = agree(&mut *transport, config)?;
+    let negotiated = agree(&mut *transport, Features::all(), config)?;
     Ok((SharedDevice { transport: Arc::new(Mutex::new(transport)), features: negotiated.accepted() }, negotiated))
 }
 
@@ -83,7 +83,8 @@ fn offered_mtu(transport: &mut dyn VirtioTransport, offered: u64) -> Result<Opti
     Ok(Some(u16::from_le_bytes(mtu)))
 }
 
-fn agree(transport: &mut dyn VirtioTransport, config: &mut VirtioNetConfig) -> Result<Negotiated, NicError> {
+/// `most`: features beyond these are left alone.
+fn agree(transport: &mut dyn VirtioTransport, most: Features, config: &mut VirtioNetConfig) -> Result<Negotiated, NicError> {
     transport.set_status(DeviceStatus::empty())?;
     let mut status = DeviceStatus::ACKNOWLEDGE;
     transport.set_status(status)?;
@@ -94,7 +95,7 @@ fn agree(transport: &mut dyn VirtioTransport, config: &mut VirtioNetConfig) -> R
         config.rx_buffer = 0;
     }
     let config = &*config;
-    let agreed = Negotiated::new(offered, config).and_then(|negotiated| {
+    let agreed = Negotiated::new(offered & most.bits(), config).and_then(|negotiated| {
         transport.set_driver_features(negotiated.accepted().bits())?;
         status |= DeviceStatus::FEATURES_OK;
         transport.set_status(status)?;
@@ -127,12 +128,13 @@ impl SharedDevice {
         self.features.contains(features)
     }
 
-    /// From a device that may be in any state to one with the same features as before.
+    /// From a device that may be in any state to one with the same features as before, also when it offers more now.
     pub fn renegotiate(&self, config: &mut VirtioNetConfig) -> Result<(), NicError> {
-        let negotiated = agree(&mut **self.lock(), config)?;
+        let negotiated = agree(&mut **self.lock(), self.features, config)?;
         if negotiated.accepted() != self.features {
             return Err(NicError::WrongDevice(
-                "the device offers other features than before its reset; close the NIC and start it anew".to_owned(),
+                "the device does not offer all the features any more that it had before its reset; close the NIC and start it anew"
+                    .to_owned(),
             ));
         }
         Ok(())

@@ -94,6 +94,23 @@ impl Buffer {
         self.state.len() == 0
     }
 
+    /// For a frame's header.
+    ///
+    /// # Panics
+    /// When no bytes are in use.
+    #[inline(always)]
+    pub(crate) fn expect_bytes(&self) {
+        // A function of its own, so that no hot path prepares the message.
+        #[cold]
+        #[inline(never)]
+        fn none() -> ! {
+            panic!("a frame's header has bytes")
+        }
+        if self.is_empty() {
+            none();
+        }
+    }
+
     /// The size in bytes.
     #[inline]
     pub fn capacity(&self) -> usize {

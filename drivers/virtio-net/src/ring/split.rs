@@ -269,6 +269,7 @@ impl Ring for SplitRing {
     #[inline(always)]
     fn lengths(&self, posted: Range<u32>) -> impl Iterator<Item = Option<u32>> {
         let (first, count) = (posted.start & self.mask, posted.end.wrapping_sub(posted.start));
+        debug_assert_eq!(first, u32::from(self.next_used) & self.mask, "buffers of one descriptor are counted as positions are");
         let used = self.used.run(self.next_used.into(), count as usize).map(element);
         used.zip(first..).map(|(used, id)| (used.id == id).then_some(used.len))
     }

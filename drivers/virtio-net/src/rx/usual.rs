@@ -28,6 +28,7 @@ pub(super) fn take<R: Ring, const MERGEABLE: bool>(
     let mut lengths = ring.lengths(position..position.wrapping_add(slots.len() as u32));
     let (mut bytes, mut stopped) = (0, false);
     let count = burst.take_plain(slots, |buffer| {
+        // Nothing more is used, so nothing else either.
         let Some(written) = lengths.next() else { return false };
         let plain = written.is_some_and(|written| {
             // Flags and kind of segmentation.

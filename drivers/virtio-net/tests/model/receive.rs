@@ -63,7 +63,7 @@ fn usual_packets_and_others_come_in_order_and_are_counted_once() {
             assert_eq!((counters.packets, counters.bytes, counters.dropped), (u64::from(7 * (round + 1)), bytes, 0));
             // Sent on, they are still in order, and the others have their checksums.
             let mut burst = hal::Burst::default();
-            packets.forward(&mut burst, |_| ());
+            packets.forward(&mut burst);
             assert!(packets.is_empty());
             let sent = bench.send(burst);
             assert_eq!(sent.len(), 7);
@@ -186,7 +186,7 @@ fn packets_that_surely_fit_into_one_buffer_need_no_merging() {
         let mut packets = RxBurst::default();
         assert_eq!(bench.nic.rx(0).receive(&mut packets, 9).unwrap(), 1);
         let mut burst = hal::Burst::default();
-        packets.forward(&mut burst, |_| ());
+        packets.forward(&mut burst);
         assert!(bench.send(burst) == [frame]);
         bench.finish();
     }
