@@ -55,6 +55,8 @@ pub struct Figures {
     pub drops: u64,
     /// The whole time.
     pub seconds: f64,
+    /// How long nothing came or went any more at its end: a device that stands still, or nobody who sends.
+    pub quiet_seconds: f64,
     /// The headers were written beforehand: not to be compared with figures where they are written for each packet.
     pub prebuilt: bool,
     /// The times of single round trips.
@@ -99,6 +101,7 @@ impl Figures {
             descriptors: total(|(_, share)| share.descriptors),
             drops: total(|(_, share)| share.drops),
             seconds,
+            quiet_seconds: shares.iter().map(|(tally, _)| tally.quiet.as_secs_f64()).reduce(f64::min).unwrap_or(0.0),
             prebuilt: false,
             latency: None,
         }

@@ -46,6 +46,8 @@ pub(super) struct Tally {
     pub cycles: u64,
     /// The whole time.
     pub elapsed: Duration,
+    /// How much of its end no poll found anything to do, to within a few polls.
+    pub quiet: Duration,
 }
 
 /// Polls between two looks at the clock, which may take as many instructions as a packet.
@@ -55,11 +57,14 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Polls until `duration` has passed, or `over` says so.
 pub(super) fn drive(work: &mut impl Work, duration: Duration, over: &dyn Fn() -> bool) -> Result<Tally, BenchError> {
-    let mut tally = Tally::default();
+    let (mut tally, mut worked_polls) = (Tally::default(), 0);
     let (start, first) = (Instant::now(), cycles::now());
-    let mut looked = Duration::ZERO;
+    let (mut looked, mut worked) = (Duration::ZERO, Duration::ZERO);
     loop {
         let now = start.elapsed();
+        if tally.busy_polls != worked_polls {
+            (worked_polls, worked) = (tally.busy_polls, now);
+        }
         if now >= duration || over() {
             break;
         }
@@ -81,6 +86,7 @@ pub(super) fn drive(work: &mut impl Work, duration: Duration, over: &dyn Fn() ->
             work.check(now)?;
         }
     }
+    tally.quiet = start.elapsed().saturating_sub(worked);
     work.finish(&|| start.elapsed())?;
     tally.elapsed = start.elapsed();
     tally.cycles = cycles::now().wrapping_sub(first);

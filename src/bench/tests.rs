@@ -246,9 +246,12 @@ fn two_nics_forward_to_each_other() {
     let meanwhile = || {
         assert!(forwarded(&left, &right, &frames) == frames);
         assert!(forwarded(&right, &left, &frames[..50]) == frames[..50]);
+        // Then nothing comes any more, which is told.
+        std::thread::sleep(Duration::from_millis(200));
     };
     let figures = during(meanwhile, |load, stop| session.forward(load, Forwarding::default(), stop));
     assert_eq!((figures.frames, figures.drops), (150, 0));
+    assert!((0.2..figures.seconds).contains(&figures.quiet_seconds), "{figures:?}");
 }
 
 #[test]

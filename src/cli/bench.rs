@@ -344,6 +344,9 @@ impl Drop for ReportFile {
     }
 }
 
+/// Seconds for which an end of a measurement with nothing to do is worth a word.
+const QUIET: f64 = 0.1;
+
 fn rows(figures: &Figures) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("packets", table::grouped(figures.frames)),
@@ -356,6 +359,12 @@ fn rows(figures: &Figures) -> Vec<(&'static str, String)> {
         ("drops", table::grouped(figures.drops)),
         ("time", format!("{:.3} s", figures.seconds)),
     ];
+    if figures.quiet_seconds >= QUIET {
+        rows.push((
+            "quiet",
+            format!("nothing came or went in the last {:.3} s: the device or the other end stands still", figures.quiet_seconds),
+        ));
+    }
     if let Some(latency) = figures.latency {
         let micros = |nanos: u64| format!("{:.1}", nanos as f64 / 1e3);
         let [p50, p90, p99, p99_9] = [latency.p50_ns, latency.p90_ns, latency.p99_ns, latency.p99_9_ns].map(micros);

@@ -397,7 +397,8 @@ pub enum NicError {
     NeedsReset,
     /// The transmit unit stands still.
     #[error(
-        "the transmit queue hangs: {outstanding} frames posted and none completed for {stood:?} (the device is at {head}, the driver at {tail}); reset it"
+        "the transmit queue hangs: {outstanding} frames posted and none completed for {stood:?} (the device is at {head}, the driver at {tail}); \
+         reset it, or restart what is behind it"
     )]
     Hang {
         /// frames that did not complete

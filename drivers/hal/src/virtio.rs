@@ -58,6 +58,14 @@ pub trait VirtioTransport: Send {
     /// When the device cannot be reached.
     fn device_features(&mut self) -> Result<u64, BusError>;
 
+    /// Features that the device has, and that cannot be offered this way: not among [those offered](Self::device_features).
+    ///
+    /// # Errors
+    /// When the device cannot be reached.
+    fn withheld_features(&mut self) -> Result<u64, BusError> {
+        Ok(0)
+    }
+
     /// The features that the driver accepts.
     ///
     /// # Errors

@@ -47,7 +47,7 @@ impl VhostSpace {
     fn map(&self, descriptor: OwnedFd, len: u64) -> Result<u64, DmaError> {
         let mut session = self.session();
         if session.slots_left() == 0 {
-            let reason = "the back end takes no more memory regions: it has to have fewer queues (queues=), or fewer files at once".into();
+            let reason = "the back end takes no more memory regions: use fewer queues, or fewer files at once".into();
             return Err(DmaError::Full { len, reason });
         }
         let alignment = Alignment { modulus: HUGE_PAGE as u64, phase: 0 };

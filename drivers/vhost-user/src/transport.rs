@@ -125,6 +125,11 @@ impl VhostUser {
     }
 }
 
+/// Features that are not offered, whether the back end has them or not.
+fn kept_back(session: &Session) -> u64 {
+    NOT_THE_BACK_ENDS | if session.has(VhostUserProtocolFeatures::CONFIG) { 0 } else { IN_CONFIGURATION }
+}
+
 /// GET_VRING_BASE stops a ring, and returns when it has stopped.
 fn stop_ring(session: &mut Session, index: u16) -> Result<(), VhostUserError> {
     if session.offered() & PROTOCOL_FEATURES != 0 {
@@ -140,8 +145,12 @@ impl VirtioTransport for VhostUser {
 
     fn device_features(&mut self) -> Result<u64, BusError> {
         let session = self.session();
-        let configuration = if session.has(VhostUserProtocolFeatures::CONFIG) { 0 } else { IN_CONFIGURATION };
-        Ok(session.offered() & !(NOT_THE_BACK_ENDS | configuration))
+        Ok(session.offered() & !kept_back(&session))
+    }
+
+    fn withheld_features(&mut self) -> Result<u64, BusError> {
+        let session = self.session();
+        Ok(session.offered() & kept_back(&session) & !PROTOCOL_FEATURES)
     }
 
     fn set_driver_features(&mut self, features: u64) -> Result<(), BusError> {

@@ -177,6 +177,7 @@ fn the_front_ends_own_features_are_not_offered() {
     let (mac, status, control, mq, protocol) = (1 << 5, 1 << 16, 1 << 17, 1 << 22, 1 << 30);
     assert_eq!(features & (csum | VERSION_1), csum | VERSION_1);
     assert_eq!(features & (mac | status | control | mq | protocol | access_platform), 0);
+    assert_eq!(transport.withheld_features().unwrap() & (csum | mac | control | access_platform), mac | control | access_platform);
     assert_eq!(transport.implicit_pairs(), Some(transport.queues().unwrap() / 2));
     let mut pairs = [0; 2];
     transport.read_config(8, &mut pairs).unwrap();

@@ -13,6 +13,9 @@ pub(crate) const LEAST_MTU: u16 = 68;
 /// An Ethernet header, and a tag.
 pub(crate) const ETHERNET: u32 = 18;
 
+/// Descriptors of a queue where nobody says.
+pub(crate) const DESCRIPTORS: u16 = 256;
+
 /// Which layout the rings have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Packed {
@@ -92,8 +95,8 @@ pub struct VirtioNetConfig {
 impl Default for VirtioNetConfig {
     fn default() -> Self {
         Self {
-            tx_descriptors: 256,
-            rx_descriptors: 256,
+            tx_descriptors: DESCRIPTORS,
+            rx_descriptors: DESCRIPTORS,
             queue_pairs: 1,
             packed: Packed::Auto,
             mtu: None,

@@ -90,7 +90,7 @@ fn agree(transport: &mut dyn VirtioTransport, most: Features, config: &mut Virti
     transport.set_status(status)?;
     status |= DeviceStatus::DRIVER;
     transport.set_status(status)?;
-    let offered = transport.device_features()?;
+    let (offered, withheld) = (transport.device_features()?, transport.withheld_features()?);
     if offered_mtu(transport, offered)?.is_some_and(|mtu| u32::from(mtu) + ETHERNET > config.rx_buffer.into()) {
         config.rx_buffer = 0;
     }
@@ -103,7 +103,7 @@ fn agree(transport: &mut dyn VirtioTransport, most: Features, config: &mut Virti
         if taken.bits() == u8::MAX {
             Err(NicError::Vanished { register: STATUS_REGISTER })
         } else if taken.contains(DeviceStatus::FEATURES_OK) {
-            Ok(negotiated)
+            Ok(negotiated.with_withheld(withheld))
         } else {
             let names: Vec<&str> = negotiated.report(config).iter().filter(|row| row.accepted).map(|row| row.name).collect();
             Err(NicError::WrongDevice(format!(

@@ -19,6 +19,8 @@ bitflags! {
         const MTU = 1 << 3;
         /// The device has an address.
         const MAC = 1 << 5;
+        /// Legacy: the device cuts whatever.
+        const GSO = 1 << 6;
         /// The driver takes joined TCP over IPv4.
         const GUEST_TSO4 = 1 << 7;
         /// The driver takes joined TCP over IPv6.
@@ -236,6 +238,7 @@ static TABLE: &[Row] = &[
         "several queue pairs",
     ),
     row(Features::CTRL_MAC_ADDR, "VIRTIO_NET_F_CTRL_MAC_ADDR", CONTROL, Want::Yes, "the station address can be set"),
+    row(Features::GSO, "VIRTIO_NET_F_GSO", NONE, Want::No, "legacy; HOST_TSO4 and the others say it better"),
     row(Features::NOTIFY_ON_EMPTY, "VIRTIO_F_NOTIFY_ON_EMPTY", NONE, Want::No, "legacy; EVENT_IDX is used instead"),
     row(Features::ANY_LAYOUT, "VIRTIO_F_ANY_LAYOUT", NONE, Want::No, "legacy; VERSION_1 includes it"),
     row(Features::INDIRECT_DESC, "VIRTIO_F_INDIRECT_DESC", NONE, Want::Yes, "a frame of several pieces takes one descriptor"),
@@ -304,6 +307,8 @@ static TABLE: &[Row] = &[
 pub struct Negotiated {
     offered: Features,
     accepted: Features,
+    /// What the device has, and the transport cannot offer.
+    withheld: Features,
 }
 
 impl Negotiated {
@@ -318,9 +323,14 @@ impl Negotiated {
         while let Some(row) = TABLE.iter().find(|row| accepted.contains(row.bit) && !accepted.contains(row.needs)) {
             accepted -= row.bit;
         }
-        let this = Self { offered, accepted };
+        let this = Self { offered, accepted, withheld: NONE };
         this.check(config)?;
         Ok(this)
+    }
+
+    /// For the report: these the device has, and the transport cannot offer.
+    pub(crate) fn with_withheld(self, withheld: u64) -> Self {
+        Self { withheld: Features::from_bits_retain(withheld), ..self }
     }
 
     /// Why there is one queue pair only, if that is a matter of features.
@@ -394,6 +404,7 @@ impl Negotiated {
             None if accepted => row.note.to_owned(),
             None => format!("needs {}, which is not in use", names(missing)),
             Some(reason) if offered => reason.to_owned(),
+            Some(_) if self.withheld.contains(row.bit) => "the device has it, and it cannot be offered this way (vhost-user)".to_owned(),
             Some(_) => row.note.to_owned(),
         };
         FeatureReport { name: row.name, bit: row.bit.bits().trailing_zeros() as u8, offered, accepted, note }

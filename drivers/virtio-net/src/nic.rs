@@ -11,7 +11,7 @@ use hal::{
     Capabilities, DmaSpace, FeatureReport, Interrupt, Link, MacAddress, Nic, NicError, OffloadFlags, RxFilter, RxQueue, Statistics, TxQueue,
 };
 
-use crate::config::{ETHERNET, USUAL_MTU, VirtioNetConfig};
+use crate::config::{DESCRIPTORS, ETHERNET, USUAL_MTU, VirtioNetConfig};
 use crate::control::{Command, Commands, Control};
 use crate::device::{self, LinkState, SharedDevice};
 use crate::features::{Features, Negotiated};
@@ -65,7 +65,11 @@ impl Parts<'_> {
         }
         let order = if self.features.contains(Features::ORDER_PLATFORM) { Order::Platform } else { Order::Processors };
         // The largest power of two that is not larger.
-        Ok(RingConfig { size: 1 << size.ilog2(), event_idx: self.features.contains(Features::EVENT_IDX), order })
+        let size = 1 << size.ilog2();
+        if size < wanted && wanted != DESCRIPTORS {
+            tracing::warn!("queue {index} has {size} descriptors instead of {wanted}: a power of two, and {most} are the device's most");
+        }
+        Ok(RingConfig { size, event_idx: self.features.contains(Features::EVENT_IDX), order })
     }
 
     fn tx<R: Ring + 'static>(&self, pair: u16) -> Result<Box<dyn Transmit>, NicError> {

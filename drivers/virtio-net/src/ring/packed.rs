@@ -371,4 +371,34 @@ mod tests {
             tail += len;
         }
     }
+
+    #[test]
+    fn lengths_are_those_of_the_buffers_that_were_posted_there() {
+        let space = TestSpace::new();
+        let shared: Arc<dyn hal::DmaSpace> = space.clone();
+        let config = RingConfig { size: 4, event_idx: false, order: Order::Processors };
+        let mut ring = PackedRing::alone(&shared, "test", config).unwrap();
+        let descriptors = ring.layout().descriptors;
+        for lap in 0..5 {
+            let (first, mut cursor) = (4 * lap, ring.cursor());
+            (0..4).for_each(|_| ring.put(&mut cursor, Piece { address: 0x1000, len: 100, kind: Kind::Write }));
+            ring.publish(cursor);
+            let flags = if lap % 2 == 0 { 0x8080_u16 } else { 0 };
+            let uses = |place: u64, id: u16, len: u32| {
+                let high = u64::from(len) | u64::from(id) << 32 | u64::from(flags) << 48;
+                space.write(descriptors + 16 * place + 8, &high.to_le_bytes());
+            };
+            let lengths = |ring: &PackedRing| ring.lengths(first..first + 4).collect::<Vec<_>>();
+            assert_eq!((ring.ready(9).unwrap(), lengths(&ring)), (0, vec![]), "lap {lap}");
+            uses(0, 0, 10);
+            uses(1, 1, 11);
+            assert_eq!((ring.ready(9).unwrap(), lengths(&ring)), (4, vec![Some(10), Some(11)]), "up to the last used one");
+            uses(2, 3, 12);
+            uses(3, 3, 13);
+            assert_eq!(lengths(&ring), [Some(10), Some(11), None, Some(13)], "another buffer is none");
+            ring.advance(2, 2);
+            assert_eq!(ring.lengths(first + 2..first + 6).collect::<Vec<_>>(), [None, Some(13)], "up to the end of the ring");
+            ring.advance(2, 2);
+        }
+    }
 }

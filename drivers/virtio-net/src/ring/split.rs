@@ -331,3 +331,36 @@ impl Ring for SplitRing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kind;
+    use super::*;
+    use crate::testing::TestSpace;
+
+    #[test]
+    fn lengths_are_those_of_the_buffers_that_were_posted_there() {
+        let space = TestSpace::new();
+        let shared: Arc<dyn hal::DmaSpace> = space.clone();
+        let config = RingConfig { size: 4, event_idx: false, order: Order::Processors };
+        let mut ring = SplitRing::alone(&shared, "test", config).unwrap();
+        let used = ring.layout().device;
+        for lap in 0..5 {
+            let (first, mut cursor) = (4 * lap, ring.cursor());
+            (0..4).for_each(|_| ring.put(&mut cursor, Piece { address: 0x1000, len: 100, kind: Kind::Write }));
+            ring.publish(cursor);
+            assert_eq!(ring.ready(9).unwrap(), 0, "lap {lap}");
+            for (place, id) in [(0, 0_u32), (1, 1), (2, 3), (3, 3)] {
+                let element = u64::from(id) | (10 + place) << 32;
+                space.write(used + 4 + 8 * place, &element.to_le_bytes());
+            }
+            space.write(used + 2, &(first as u16 + 4).to_le_bytes());
+            assert_eq!((ring.ready(3).unwrap(), ring.ready(9).unwrap()), (3, 4));
+            let lengths = ring.lengths(first..first + 4).collect::<Vec<_>>();
+            assert_eq!(lengths, [Some(10), Some(11), None, Some(13)], "another buffer is none");
+            ring.advance(2, 2);
+            assert_eq!(ring.lengths(first + 2..first + 6).collect::<Vec<_>>(), [None, Some(13)], "up to the end of the ring");
+            ring.advance(2, 2);
+        }
+    }
+}
