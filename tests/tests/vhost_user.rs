@@ -25,6 +25,8 @@ const TO: &str = "udp://192.0.2.2:9000";
 const OPTIONS: &str = "--ip 192.0.2.1/24 --station 52:54:00:00:00:02";
 /// The header in front of a frame (VIRTIO 1.3, 5.1.6).
 const HEADER: usize = 12;
+/// `VIRTIO_F_RING_PACKED`.
+const RING_PACKED: u64 = 1 << 34;
 /// `VIRTIO_NET_F_CSUM`.
 const CSUM: u64 = 1;
 
@@ -276,6 +278,21 @@ fn several_pairs_of_queues_send_and_receive() {
         assert!(counts.iter().all(|count| *count > 8), "{what:?}: {counts:?}");
         assert_eq!(figures.number("queues"), 2);
         assert!(figures.number("frames") <= counts.iter().sum(), "{what:?}: {counts:?}, {}", figures.0);
+    }
+}
+
+#[test]
+fn the_rings_of_all_queues_are_one_region() {
+    let directory = content::directory();
+    let socket = directory.path().join("socket");
+    for packed in ["on", "off"] {
+        let pending = BackEnd::listen_with(&socket, VERSION_1 | RING_PACKED, 7);
+        let nic = format!("vhost-user:{},packed={packed}", socket.display()).parse().unwrap();
+        let Device { nic, .. } = device::open(&nic, OpenOptions { queues: 7, ..OpenOptions::default() }).unwrap();
+        let back_end = pending.connected();
+        assert_eq!((nic.queues(), nic.space().limits().maps), ((7, 7), 7), "of eight");
+        drop(nic);
+        drop(back_end);
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hal::barrier::Order;
 use hal::interrupt::wait_any;
+use hal::memory::PAGE;
 use hal::pool::PoolMapping;
 use hal::virtio::VirtioTransport;
 use hal::{
@@ -17,7 +18,7 @@ use crate::device::{self, LinkState, SharedDevice};
 use crate::features::{Features, Negotiated};
 use crate::filter::{self, Filtering};
 use crate::queue::{Receive, Transmit};
-use crate::ring::{PackedRing, Ring, RingConfig, SplitRing};
+use crate::ring::{PackedRing, Place, Ring, RingConfig, SplitRing};
 use crate::rx::{Rx, RxConfig};
 use crate::steering;
 use crate::tx::{MAX_SEGMENTATION, Tx, TxConfig};
@@ -46,6 +47,9 @@ pub struct VirtioNet {
     device: SharedDevice,
 }
 
+/// Transmit and receive queues.
+type Pairs = (Vec<Box<dyn Transmit>>, Vec<Box<dyn Receive>>);
+
 /// What queues are made from.
 struct Parts<'a> {
     space: &'a Arc<dyn DmaSpace>,
@@ -72,29 +76,44 @@ impl Parts<'_> {
         Ok(RingConfig { size, event_idx: self.features.contains(Features::EVENT_IDX), order })
     }
 
-    fn tx<R: Ring + 'static>(&self, pair: u16) -> Result<Box<dyn Transmit>, NicError> {
-        let index = 2 * pair + 1;
-        let config = TxConfig {
+    fn tx(&self, index: u16) -> Result<TxConfig, NicError> {
+        Ok(TxConfig {
             ring: self.ring(index, self.config.tx_descriptors)?,
             in_order: self.features.contains(Features::IN_ORDER),
             indirect: self.features.contains(Features::INDIRECT_DESC),
             hash: self.features.contains(Features::HASH_REPORT),
             offloads: self.offloads,
             max_frame: self.max_frame,
-        };
-        Ok(Box::new(Tx::<R>::new(self.space, index, self.device, config)?))
+        })
     }
 
-    fn rx<R: Ring + 'static>(&self, pair: u16) -> Result<Box<dyn Receive>, NicError> {
-        let index = 2 * pair;
-        let config = RxConfig {
+    fn rx(&self, index: u16) -> Result<RxConfig, NicError> {
+        Ok(RxConfig {
             ring: self.ring(index, self.config.rx_descriptors)?,
             in_order: self.features.contains(Features::IN_ORDER),
             mergeable: self.features.contains(Features::MRG_RXBUF),
             hash: self.features.contains(Features::HASH_REPORT),
             max_packet: self.max_frame,
-        };
-        Ok(Box::new(Rx::<R>::new(self.space, index, config)?))
+        })
+    }
+
+    /// Pairs of queues, in one memory.
+    fn pairs<R: Ring + 'static>(&self, pairs: u16) -> Result<Pairs, NicError> {
+        let indices = || (0..pairs).map(|pair| 2 * pair);
+        let rx = indices().map(|index| Ok((index, self.rx(index)?))).collect::<Result<Vec<_>, NicError>>()?;
+        let tx = indices().map(|index| Ok((index + 1, self.tx(index + 1)?))).collect::<Result<Vec<_>, NicError>>()?;
+        let bytes = rx.iter().map(|(_, config)| Rx::<R>::bytes(config)).chain(tx.iter().map(|(_, config)| Tx::<R>::bytes(config)));
+        let mut place = Place::new(self.space, "virtio-net", bytes.map(|bytes| bytes.next_multiple_of(PAGE)).sum())?;
+        let rx = rx.into_iter().map(|(index, config)| {
+            let rx: Box<dyn Receive> = Box::new(Rx::<R>::new(self.space, place.take(Rx::<R>::bytes(&config)), index, config));
+            rx
+        });
+        let rx = rx.collect();
+        let tx = tx.into_iter().map(|(index, config)| {
+            let tx: Box<dyn Transmit> = Box::new(Tx::<R>::new(self.space, place.take(Tx::<R>::bytes(&config)), index, self.device, config));
+            tx
+        });
+        Ok((tx.collect(), rx))
     }
 
     fn control<R: Ring + 'static>(&self, index: u16) -> Result<Box<dyn Commands>, NicError> {
@@ -167,10 +186,7 @@ impl VirtioNet {
         let offloads = offloads(features, &config);
         let parts = Parts { space: &space, device: &device, config: &config, features, offloads, max_frame: u32::from(mtu) + ETHERNET };
         let packed = features.contains(Features::RING_PACKED);
-        let tx = (0..pairs).map(|pair| if packed { parts.tx::<PackedRing>(pair) } else { parts.tx::<SplitRing>(pair) });
-        let tx = tx.collect::<Result<_, _>>()?;
-        let rx = (0..pairs).map(|pair| if packed { parts.rx::<PackedRing>(pair) } else { parts.rx::<SplitRing>(pair) });
-        let rx = rx.collect::<Result<_, _>>()?;
+        let (tx, rx) = if packed { parts.pairs::<PackedRing>(pairs)? } else { parts.pairs::<SplitRing>(pairs)? };
         let control = if features.contains(Features::CTRL_VQ) {
             // It comes behind all pairs that the device has (5.1.2).
             let index = 2 * all_pairs;

@@ -12,7 +12,7 @@ use hal::{AddressMap, Buffer, DmaSpace, Doorbell, NicError, Pool, RxBurst, RxQue
 
 use crate::header::{self, HEADER, HEADER_WITH_HASH};
 use crate::queue::{Queue, Receive};
-use crate::ring::{Ring, RingConfig, Violation};
+use crate::ring::{Place, Ring, RingConfig, Violation};
 use usual::Plain;
 
 /// What was agreed on for a receive queue.
@@ -59,10 +59,15 @@ pub(crate) struct Rx<R: Ring> {
 }
 
 impl<R: Ring> Rx<R> {
-    pub fn new(space: &Arc<dyn DmaSpace>, index: u16, config: RxConfig) -> Result<Self, NicError> {
+    /// The bytes that a queue has at its place.
+    pub fn bytes(config: &RxConfig) -> usize {
+        R::bytes(config.ring)
+    }
+
+    pub fn new(space: &Arc<dyn DmaSpace>, place: Place, index: u16, config: RxConfig) -> Self {
         let size = usize::from(config.ring.size);
-        Ok(Self {
-            ring: R::alone(space, "virtio-rx", config.ring)?,
+        Self {
+            ring: R::new(place, config.ring),
             addresses: AddressMap::new(&**space),
             slots: (0..size).map(|_| None).collect(),
             header_len: if config.hash { HEADER_WITH_HASH } else { HEADER },
@@ -74,7 +79,7 @@ impl<R: Ring> Rx<R> {
             posted: 0,
             packet: Vec::with_capacity(size),
             counters: RxCounters::default(),
-        })
+        }
     }
 
     fn place(&self, position: u32) -> usize {
@@ -405,7 +410,8 @@ mod tests {
         let shared: Arc<dyn DmaSpace> = space.clone();
         let ring = RingConfig { size, event_idx: false, order: Order::Processors };
         let config = RxConfig { ring, in_order, mergeable: false, hash: false, max_packet: 1518 };
-        let mut rx = Rx::<R>::new(&shared, 0, config).unwrap();
+        let place = Place::new(&shared, "test", Rx::<R>::bytes(&config)).unwrap();
+        let mut rx = Rx::<R>::new(&shared, place, 0, config);
         rx.enabled(Doorbell::register(&Registers::in_memory(4096).unwrap(), 0, Width::Word).unwrap());
         let mut pool = Pool::new(PoolConfig { buffers: 2 * u32::from(size), buffer_size: 2048 }).unwrap();
         rx.attach_pool(pool.attach(&shared).unwrap()).unwrap();

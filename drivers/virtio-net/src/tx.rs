@@ -11,12 +11,12 @@ use hal::frame::InFlight;
 use hal::memory::PAGE;
 use hal::nic::{HANG, TxCounters};
 use hal::pool::PoolMapping;
-use hal::{AddressMap, Burst, DmaMemory, DmaSpace, Doorbell, NicError, Offload, OffloadFlags, Progress, TxQueue};
+use hal::{AddressMap, Burst, DmaSpace, Doorbell, NicError, Offload, OffloadFlags, Progress, TxQueue};
 
 use crate::device::{Health, SharedDevice};
 use crate::header::{self, WORDS, WORDS_WITH_HASH};
 use crate::queue::{Queue, Transmit};
-use crate::ring::{Cursor, Flight, InFlightRun, Indirect, Ring, RingConfig, Violation};
+use crate::ring::{Cursor, Flight, InFlightRun, Indirect, Place, Ring, RingConfig, Violation};
 use write::{Run, Usual};
 
 /// The most pieces of a frame; back ends gather between 128 and 1024.
@@ -99,15 +99,18 @@ const AHEAD: u32 = 64;
 const A_LINE: u32 = 4;
 
 impl<R: Ring> Tx<R> {
-    pub fn new(space: &Arc<dyn DmaSpace>, index: u16, device: &SharedDevice, config: TxConfig) -> Result<Self, NicError> {
+    /// The bytes that a queue has at its place: the ring, and tables behind it.
+    pub fn bytes(config: &TxConfig) -> usize {
+        let tables = if config.indirect { Indirect::bytes(config.ring.size) } else { 0 };
+        R::bytes(config.ring).next_multiple_of(PAGE) + tables
+    }
+
+    pub fn new(space: &Arc<dyn DmaSpace>, mut place: Place, index: u16, device: &SharedDevice, config: TxConfig) -> Self {
         let size = config.ring.size;
-        // Behind the ring in the same memory: a back end may take no more than eight regions (vhost-user).
-        let tables = R::bytes(config.ring).next_multiple_of(PAGE);
-        let bytes = if config.indirect { tables + Indirect::bytes(size) } else { tables };
-        let memory = Arc::new(DmaMemory::new(space, "virtio-tx", bytes)?);
-        let indirect = config.indirect.then(|| Indirect::new(&memory, tables, size, R::LINKED));
-        Ok(Self {
-            ring: R::new(&memory, config.ring),
+        let ring = place.take(R::bytes(config.ring));
+        let indirect = config.indirect.then(|| Indirect::new(&place, size, R::LINKED));
+        Self {
+            ring: R::new(ring, config.ring),
             flight: Flight::new(size),
             indirect,
             addresses: AddressMap::new(&**space),
@@ -126,7 +129,7 @@ impl<R: Ring> Tx<R> {
             sent: Sent::default(),
             device: device.clone(),
             watch: Watch::default(),
-        })
+        }
     }
 
     /// Hands the frames of a burst that were written to the device.

@@ -1,10 +1,8 @@
 //! Tables of descriptors outside the ring (2.7.5.3, 2.8.7): a buffer of several pieces takes one descriptor.
 
-use std::sync::Arc;
+use hal::Table;
 
-use hal::{DmaMemory, Table};
-
-use super::{Kind, NEXT, Piece};
+use super::{Kind, NEXT, Piece, Place};
 
 /// A table of [`ENTRIES`](Self::ENTRIES) descriptors for each place of a ring.
 pub(crate) struct Indirect {
@@ -22,9 +20,9 @@ impl Indirect {
         usize::from(size) * Self::ENTRIES * size_of::<[u64; 2]>()
     }
 
-    /// Tables at `offset` of this memory, which has [so many](Self::bytes) there.
-    pub fn new(memory: &Arc<DmaMemory>, offset: usize, size: u16, linked: bool) -> Self {
-        Self { table: Table::new(memory, offset, usize::from(size) * Self::ENTRIES), linked }
+    /// Tables at this place, which has [so many](Self::bytes).
+    pub fn new(Place { memory, at }: &Place, size: u16, linked: bool) -> Self {
+        Self { table: Table::new(memory, *at, usize::from(size) * Self::ENTRIES), linked }
     }
 
     /// Starts the table of `position`, of `pieces` pieces, 1 to [`ENTRIES`](Self::ENTRIES).

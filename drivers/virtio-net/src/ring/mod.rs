@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use hal::barrier::Order;
+use hal::memory::PAGE;
 use hal::virtio::QueueLayout;
 use hal::{DmaError, DmaMemory, DmaSpace};
 
@@ -36,6 +37,28 @@ pub(crate) struct RingConfig {
     pub event_idx: bool,
     /// For whom memory is ordered.
     pub order: Order,
+}
+
+/// Where a ring lies. Those of a NIC share one memory: a back end may take no more than eight regions (vhost-user).
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub memory: Arc<DmaMemory>,
+    /// In bytes, a multiple of a cache line.
+    pub at: usize,
+}
+
+impl Place {
+    /// The start of new memory of the device's space, of so many bytes.
+    pub fn new(space: &Arc<dyn DmaSpace>, name: &str, bytes: usize) -> Result<Self, DmaError> {
+        Ok(Self { memory: Arc::new(DmaMemory::new(space, name, bytes)?), at: 0 })
+    }
+
+    /// The first bytes of it; the place goes on behind them, with a page.
+    pub fn take(&mut self, bytes: usize) -> Self {
+        let first = self.clone();
+        self.at += bytes.next_multiple_of(PAGE);
+        first
+    }
 }
 
 /// A piece of a buffer: a bus address, a length in bytes.
@@ -105,12 +128,12 @@ pub(crate) trait Ring: Send + Sized {
     /// The bytes of a ring.
     fn bytes(config: RingConfig) -> usize;
 
-    /// A ring at the start of this memory, which has at least so many.
-    fn new(memory: &Arc<DmaMemory>, config: RingConfig) -> Self;
+    /// A ring at this place, which has at least so many.
+    fn new(place: Place, config: RingConfig) -> Self;
 
     /// A ring in new memory of the device's space.
     fn alone(space: &Arc<dyn DmaSpace>, name: &str, config: RingConfig) -> Result<Self, DmaError> {
-        Ok(Self::new(&Arc::new(DmaMemory::new(space, name, Self::bytes(config))?), config))
+        Ok(Self::new(Place::new(space, name, Self::bytes(config))?, config))
     }
 
     /// So many places from a position on, which are free, are to be written soon: gets their cache lines, which a device on another processor has

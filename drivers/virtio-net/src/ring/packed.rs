@@ -8,7 +8,7 @@ use hal::barrier::Order;
 use hal::virtio::QueueLayout;
 use hal::{DmaMemory, Table};
 
-use super::{Cursor, Flight, NEXT, Piece, Ring, RingConfig, Used, Violation, need_event};
+use super::{Cursor, Flight, NEXT, Piece, Place, Ring, RingConfig, Used, Violation, need_event};
 
 /// Flags, in the upper half of a descriptor's high word. A descriptor is the device's when the two differ and `AVAILABLE` is the lap's, the driver's when both
 /// are the lap's; the laps' values alternate, and the first one's is 1.
@@ -57,7 +57,7 @@ impl Cursor for PackedCursor {
 }
 
 impl PackedRing {
-    /// Where event suppression is: behind the descriptors, in lines of its own.
+    /// Where event suppression is, from the start of the ring: behind the descriptors, in lines of its own.
     fn events(config: RingConfig) -> usize {
         (16 * usize::from(config.size)).next_multiple_of(LINE)
     }
@@ -164,9 +164,9 @@ impl Ring for PackedRing {
         Self::events(config) + 2 * LINE
     }
 
-    fn new(memory: &Arc<DmaMemory>, config: RingConfig) -> Self {
-        let (memory, events) = (Arc::clone(memory), Self::events(config));
-        let descriptors = Table::new(&memory, 0, config.size.into());
+    fn new(Place { memory, at }: Place, config: RingConfig) -> Self {
+        let events = at + Self::events(config);
+        let descriptors = Table::new(&memory, at, config.size.into());
         let mut this = Self { descriptors, memory, events, config, mask: u32::from(config.size) - 1, tail: 0, next_used: 0 };
         this.restart();
         this
@@ -178,12 +178,13 @@ impl Ring for PackedRing {
     }
 
     fn layout(&self) -> QueueLayout {
-        let (base, events) = (self.memory.iova(), self.memory.iova() + self.events as u64);
-        QueueLayout { size: self.config.size, descriptors: base, driver: events, device: events + LINE as u64 }
+        let events = self.memory.iova() + self.events as u64;
+        QueueLayout { size: self.config.size, descriptors: self.descriptors.iova(), driver: events, device: events + LINE as u64 }
     }
 
     fn restart(&mut self) {
-        self.memory.memory().write_bytes(0, &vec![0; self.events + 2 * LINE]);
+        let bytes = Self::bytes(self.config);
+        self.memory.memory().write_bytes(self.events + 2 * LINE - bytes, &vec![0; bytes]);
         (self.tail, self.next_used) = (0, 0);
         self.disarm();
     }

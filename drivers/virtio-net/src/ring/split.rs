@@ -8,7 +8,7 @@ use hal::barrier::Order;
 use hal::virtio::QueueLayout;
 use hal::{DmaMemory, Table};
 
-use super::{Cursor, Flight, NEXT, Piece, Ring, RingConfig, Used, Violation, need_event};
+use super::{Cursor, Flight, NEXT, Piece, Place, Ring, RingConfig, Used, Violation, need_event};
 
 /// Each part has cache lines of its own: processors write the one and read the other.
 const LINE: usize = 64;
@@ -51,7 +51,7 @@ impl Cursor for SplitCursor {
 }
 
 impl SplitRing {
-    /// Where the two rings are, behind the descriptors.
+    /// Where the two rings are, from the start of the descriptors: behind those.
     fn areas(config: RingConfig) -> (usize, usize) {
         let size = usize::from(config.size);
         let driver_area = 16 * size;
@@ -149,11 +149,12 @@ impl Ring for SplitRing {
         device_area + 6 + 8 * usize::from(config.size)
     }
 
-    fn new(memory: &Arc<DmaMemory>, config: RingConfig) -> Self {
-        let (memory, size) = (Arc::clone(memory), usize::from(config.size));
+    fn new(Place { memory, at }: Place, config: RingConfig) -> Self {
+        let size = usize::from(config.size);
         let (driver_area, device_area) = Self::areas(config);
+        let (driver_area, device_area) = (at + driver_area, at + device_area);
         let mut this = Self {
-            descriptors: Table::new(&memory, 0, size),
+            descriptors: Table::new(&memory, at, size),
             available: Table::new(&memory, driver_area + 4, size),
             used: Table::new(&memory, device_area + 4, size),
             memory,
@@ -180,15 +181,15 @@ impl Ring for SplitRing {
         let base = self.memory.iova();
         QueueLayout {
             size: self.config.size,
-            descriptors: base,
+            descriptors: self.descriptors.iova(),
             driver: base + self.driver_area as u64,
             device: base + self.device_area as u64,
         }
     }
 
     fn restart(&mut self) {
-        let memory = self.memory.memory();
-        memory.write_bytes(0, &vec![0; self.available_event() + 2]);
+        let (bytes, end) = (Self::bytes(self.config), self.available_event() + 2);
+        self.memory.memory().write_bytes(end - bytes, &vec![0; bytes]);
         (self.tail, self.entry, self.settled, self.next_used, self.seen) = (0, 0, 0, 0, 0);
         self.disarm();
     }
