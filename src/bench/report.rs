@@ -97,14 +97,14 @@ fn short(value: f64) -> String {
 
 fn table(figures: &[Figures]) -> String {
     let mut table = String::from(
-        "<h2>Figures</h2>\n<table>\n<tr><th>burst<th>queues<th>packets<th>packets/s<th>Gbit/s<th>cycles/packet<th>idle polls<th>doorbells<th>drops\n",
+        "<h2>Figures</h2>\n<table>\n<tr><th>burst<th>queues<th>packets<th>packets/s<th>Gbit/s<th>cycles/packet<th>idle polls<th>doorbells<th>drops<th>quiet end, s\n",
     );
     for one in figures {
-        let Figures { burst, queues, frames, pps, cycles_per_packet, idle_polls, doorbells, drops, .. } = one;
+        let Figures { burst, queues, frames, pps, cycles_per_packet, idle_polls, doorbells, drops, quiet_seconds, .. } = one;
         let rate = one.bits_per_second / 1e9;
         let _ = writeln!(
             table,
-            "<tr><td>{burst}<td>{queues}<td>{frames}<td>{pps:.0}<td>{rate:.3}<td>{cycles_per_packet:.1}<td>{idle_polls}<td>{doorbells}<td>{drops}"
+            "<tr><td>{burst}<td>{queues}<td>{frames}<td>{pps:.0}<td>{rate:.3}<td>{cycles_per_packet:.1}<td>{idle_polls}<td>{doorbells}<td>{drops}<td>{quiet_seconds:.3}"
         );
     }
     table + "</table>\n"

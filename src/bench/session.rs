@@ -179,7 +179,7 @@ impl Session {
     fn check(&self, load: &Load, least: usize) -> Result<(), BenchError> {
         load.check(least, &self.nics[0].capabilities())?;
         let (cpus, queues) = (load.cpus.len(), self.pools.len());
-        if cpus != 0 && cpus < queues {
+        if cpus != 0 && cpus != queues {
             return Err(BenchError::Load(format!("{cpus} processors for {queues} queues; name one for each")));
         }
         Ok(())

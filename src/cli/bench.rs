@@ -249,9 +249,6 @@ impl Run {
         let stop = stop_flag()?;
         let Common { seconds, queues, cpus, report, json } = self.common;
         let cpus = cpus.map_or_else(Vec::new, |Cpus(cpus)| cpus);
-        if cpus.len() > usize::from(queues) * self.nics.len() {
-            return Err(format!("{} processors for {} queues: name one for each, or ask for more (--queues)", cpus.len(), queues).into());
-        }
         // What can be wrong with it is found out before anything is measured.
         let report = report.map(ReportFile::open).transpose()?;
         let bytes = self.segments.iter().fold(0, |bytes: u32, segment| bytes.saturating_add(*segment));
@@ -291,18 +288,20 @@ impl Run {
             }
         }
         drop(session);
-        if let (Some(error), true) = (&failed, points.is_empty()) {
-            return Err(error.to_string().into());
+        if points.is_empty()
+            && let Some(error) = failed
+        {
+            return Err(error.into());
         }
         // What was measured is told, also when something came after it.
-        if let Some(report) = report {
-            report.write(&html(&format!("pagewire bench: {}", self.name), &points))?;
-        }
         match (self.burst.sweep, json) {
             (Some(_), true) => print_json(&Points { sweep: "burst", points: &points })?,
             (None, true) => points.iter().try_for_each(print_json)?,
             (Some(_), false) => print(&curve(&points))?,
             (None, false) => points.iter().try_for_each(|figures| print(&table::render(&rows(figures))))?,
+        }
+        if let Some(report) = report {
+            report.write(&html(&format!("pagewire bench: {}", self.name), &points))?;
         }
         if let Some(error) = failed {
             return Err(error.into());
@@ -329,10 +328,11 @@ impl ReportFile {
     }
 
     fn write(mut self, page: &str) -> Result<(), String> {
-        self.fresh = false;
         // What is no file (a pipe, a terminal) has no length.
         let _ = self.file.set_len(0);
-        self.file.write_all(page.as_bytes()).map_err(|error| format!("the report {}: {error}", self.path.display()))
+        self.file.write_all(page.as_bytes()).map_err(|error| format!("the report {}: {error}", self.path.display()))?;
+        self.fresh = false;
+        Ok(())
     }
 }
 
@@ -362,7 +362,10 @@ fn rows(figures: &Figures) -> Vec<(&'static str, String)> {
     if figures.quiet_seconds >= QUIET {
         rows.push((
             "quiet",
-            format!("nothing came or went in the last {:.3} s: the device or the other end stands still", figures.quiet_seconds),
+            format!(
+                "nothing came or went in the last {:.3} s: the device or the other end stands still, or nobody sends",
+                figures.quiet_seconds
+            ),
         ));
     }
     if let Some(latency) = figures.latency {
@@ -385,7 +388,9 @@ fn curve(points: &[Figures]) -> String {
     let mut text = format!("{:>5} {:>16} {:>16} {:>12} {:>12}\n", "burst", "packets/s", "cycles/packet", "doorbells", "drops");
     for point in points {
         let (pps, doorbells, drops) = (table::grouped(point.pps as u64), table::grouped(point.doorbells), table::grouped(point.drops));
-        text += &format!("{:>5} {pps:>16} {:>16.1} {doorbells:>12} {drops:>12}\n", point.burst, point.cycles_per_packet);
+        text += &format!("{:>5} {pps:>16} {:>16.1} {doorbells:>12} {drops:>12}", point.burst, point.cycles_per_packet);
+        text +=
+            &if point.quiet_seconds >= QUIET { format!("  quiet for the last {:.3} s\n", point.quiet_seconds) } else { "\n".to_owned() };
     }
     text
 }
@@ -401,5 +406,20 @@ mod tests {
         for wrong in ["", "a", "1,", "3-1", "-1", "99999"] {
             assert!(wrong.parse::<Cpus>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_older_report_stays_until_there_is_a_new_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (old, fresh) = (directory.path().join("old"), directory.path().join("fresh"));
+        std::fs::write(&old, "a longer text").unwrap();
+        drop((ReportFile::open(old.clone()).unwrap(), ReportFile::open(fresh.clone()).unwrap()));
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "a longer text");
+        assert!(!fresh.exists());
+        for path in [old, fresh] {
+            ReportFile::open(path.clone()).unwrap().write("new").unwrap();
+            assert_eq!(std::fs::read_to_string(path).unwrap(), "new");
+        }
+        assert!(ReportFile::open(directory.path().join("none/report")).is_err());
     }
 }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand};
+use hal::{BusError, NicError};
 use pagewire::device::OpenError;
 use serde::Serialize;
 use vhost_user::VhostUserError;
@@ -103,7 +104,8 @@ pub fn main() -> ExitCode {
 
 /// Whether the user did not want to wait for a device any longer.
 fn was_stopped(failure: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(failure.downcast_ref(), Some(OpenError::VhostUser(VhostUserError::Stopped(_))))
+    let opening = failure.downcast_ref();
+    matches!(opening, Some(OpenError::VhostUser(VhostUserError::Stopped(_)) | OpenError::Nic(NicError::Bus(BusError::Stopped(_)))))
 }
 
 /// A flag that Ctrl-C and SIGTERM set; a second one ends the program at once.

@@ -154,9 +154,11 @@ impl Serve {
         } else {
             print(&table::render(&rows(&statistics)))?;
         }
-        ended?;
         printed?;
-        Ok(Outcome::Done)
+        match ended {
+            Err(error) if error.is_stopped() => Ok(Outcome::Interrupted),
+            ended => ended.map(|_| Outcome::Done).map_err(Failure::from),
+        }
     }
 }
 

@@ -2,11 +2,18 @@
 
 use std::io;
 
-use hal::{DmaError, NicError};
+use hal::{BusError, DmaError, NicError};
 
 use crate::file::{LeaseError, SourceError};
 use crate::net::NetError;
 use crate::tcp::SocketError;
+
+impl SendError {
+    /// Whether somebody did not want to wait for a device any longer that was not there.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, Self::Nic(NicError::Bus(BusError::Stopped(_))))
+    }
+}
 
 /// Why a send could not begin or go on. The [report](crate::send::Report) says how far it came.
 #[derive(Debug, thiserror::Error)]

@@ -141,9 +141,9 @@ pub fn run(send: &mut impl Transfer, wait: Wait, stop: &AtomicBool, mut tell: im
                 continue;
             }
             Err(error) => {
+                let stopped = error.is_stopped();
                 let report = send.fail(now, error);
-                // Nobody waited any longer for a device that is not there.
-                if stop.load(Ordering::Relaxed) { Report { stopped: Stop::Interrupted, ..report } } else { report }
+                if stopped { Report { stopped: Stop::Interrupted, ..report } } else { report }
             }
         };
         report.busy_seconds = busy.time.as_secs_f64();

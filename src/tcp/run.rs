@@ -32,11 +32,7 @@ pub fn run<T>(
             Step::Idle { until } if !stack.has_work() => {
                 if now.saturating_sub(checked) > CHECK {
                     checked = now;
-                    match stack.check(now) {
-                        // Nobody waits for a device any longer that is not there.
-                        Err(_) if stop.load(Ordering::Relaxed) => break,
-                        checked => checked?,
-                    }
+                    stack.check(now)?;
                 }
                 waiter.idle(now, until, |timeout| stack.wait(timeout))?;
             }

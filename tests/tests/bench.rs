@@ -168,6 +168,7 @@ fn a_measurement_that_cannot_be_says_why() {
         ("tx", "--nic sim:e1000 --queues 2", 1, "one queue pair"),
         ("tx", "--nic sim:e1000 --cpu 1023", 1, "processor 1023 cannot be used"),
         ("tx", "--nic sim:e1000 --cpu 3-1", 2, "ends before it begins"),
+        ("tx", "--nic sim:e1000 --cpu 0,1", 1, "2 processors for 1 queues; name one for each"),
         ("tx", "--nic sim:e1000 --burst 8 --sweep burst", 2, "--sweep"),
         ("tx", "--nic sim:e1000 --nic sim:e1000", 2, "--nic"),
         ("tx", "", 2, "--nic"),

@@ -236,6 +236,23 @@ fn nobody_is_waited_for_any_longer_after_ctrl_c() {
     assert_eq!(figures.text("stopped"), "interrupted");
 }
 
+#[test]
+fn a_server_ends_at_ctrl_c_also_while_its_back_end_is_away() {
+    let directory = content::directory();
+    let socket = directory.path().join("socket");
+    let (path, _) = content::file(directory.path(), 1000);
+    let pending = BackEnd::listen(&socket, 0);
+    let mut command = pagewire(["serve"]);
+    command.arg(&path).args(["--nic", &format!("vhost-user:{}", socket.display()), "--ip", "192.0.2.1/24", "--json"]);
+    let mut running = start(command);
+    let back_end = pending.connected();
+    wait_for("the server", || running.complaints().contains("serving").then_some(()));
+    drop(back_end);
+    interrupt_waiting(&mut running);
+    // With its statistics.
+    assert!(running.wait().with_code(130).json()["http"].is_object());
+}
+
 fn interrupt_waiting(running: &mut Run) {
     wait_for("a word about waiting", || running.complaints().contains("waiting for the back end").then_some(()));
     running.signal(Signal::INT);

@@ -102,6 +102,9 @@ pub enum BusError {
     /// The device cannot be reset.
     #[error("the device cannot be reset: {0}")]
     Reset(String),
+    /// The wait for a device that was not there was given up, as somebody asked.
+    #[error("{0}")]
+    Stopped(String),
     /// The device does not do what its specification says, or lacks what was asked for.
     #[error("{0}")]
     Refused(String),

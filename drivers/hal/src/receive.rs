@@ -121,6 +121,7 @@ impl RxBurst {
                 *slot = Some(ManuallyDrop::into_inner(buffer));
                 break;
             }
+            debug_assert!(!buffer.is_empty(), "a packet of no bytes");
             place.write(FrameHead::of_received(ManuallyDrop::into_inner(buffer)));
             count += 1;
         }

@@ -112,7 +112,7 @@ fn contiguous(frames: &[PageFrame]) -> Result<u64, &'static str> {
     if !numbers.iter().zip(first..).all(|(number, expected)| *number == expected) {
         return Err(
             "its huge pages do not lie one behind the other, as a device without an IOMMU needs them; use a smaller MTU (the packet \
-                    buffers then fit into one), or reserve huge pages at boot (hugepages=8 on the kernel's command line)",
+                    buffers then fit into one), fewer queues or smaller rings, or reserve huge pages at boot (hugepages=8 on the kernel's command line)",
         );
     }
     first.checked_mul(PAGE as u64).ok_or("its physical address is beyond 64 bits")

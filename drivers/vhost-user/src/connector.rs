@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::VhostUserError;
 
@@ -79,19 +80,23 @@ impl Connector {
         let (start, mut told) = (Instant::now(), false);
         loop {
             let absent = match &self.listener {
-                None => match UnixStream::connect(&self.path) {
+                None => match connect(&self.path) {
                     Ok(stream) => return Ok(stream),
-                    Err(error) if is_absent(&error) && !is_other_file(&self.path) => Some(error),
+                    // A file that is no socket refuses connections, too.
+                    Err(error) if is_absent(&error) && is_other_file(&self.path) => {
+                        return Err(VhostUserError::NoSocket(self.path.clone()));
+                    }
+                    Err(error) if is_absent(&error) => Some(error),
                     Err(error) => return Err(failed(error)),
                 },
                 Some(listener) => match listener.socket.accept() {
                     Ok((stream, _)) => {
                         stream.set_nonblocking(false).map_err(failed)?;
-                        if has_hung_up(&stream) {
-                            // It came while nobody was waiting, and went again. There may be another one behind it.
-                            continue;
+                        // One that came while nobody was waiting may have gone again. There may be another one behind it.
+                        if !has_hung_up(&stream) {
+                            return Ok(stream);
                         }
-                        return Ok(stream);
+                        None
                     }
                     Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
                     Err(error) => return Err(failed(error)),
@@ -127,6 +132,15 @@ impl Connector {
     }
 }
 
+/// A connection at once, or none: a back end that does not take connections in time is as good as absent.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
 fn listen(path: &Path) -> io::Result<UnixListener> {
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_over(path) => {
@@ -143,18 +157,22 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 /// is nobody, and in another when there is somebody: who listens is not bothered.
 fn is_left_over(path: &Path) -> bool {
     let refused = || UnixDatagram::unbound().and_then(|probe| probe.connect(path));
-    !is_other_file(path) && refused().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    !is_other_file(path) && !is_link(path) && refused().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// Whether there is something else than a socket.
-pub(crate) fn is_other_file(path: &Path) -> bool {
+fn is_other_file(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|file| !file.file_type().is_socket())
+}
+
+fn is_link(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_symlink())
 }
 
 /// Whether the other end is gone, which it tells unasked.
 pub(crate) fn has_hung_up(stream: &UnixStream) -> bool {
     let mut ends = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::empty())];
-    !matches!(poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+    matches!(poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(count) if count > 0)
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
@@ -162,7 +180,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock)
 }
 
 impl Drop for Connector {

@@ -6,19 +6,20 @@ use std::time::Duration;
 
 use hal::{BusError, RegisterError};
 
-use crate::connector::is_other_file;
-
 /// A back end that cannot be reached or does not do its part.
 #[derive(Debug, thiserror::Error)]
 pub enum VhostUserError {
     /// Nobody is there.
-    #[error("{}: {}{}", path.display(), what(error, path), remedy(error, path))]
+    #[error("{}: {error}{}", path.display(), remedy(error, path))]
     Connect {
         /// the socket
         path: PathBuf,
         /// what the system said
         error: io::Error,
     },
+    /// There is something else.
+    #[error("{}: it is no socket; name that of the back end", .0.display())]
+    NoSocket(PathBuf),
     /// Nobody came.
     #[error("{}: no back end connected within {waited:?}; start it as a client of this socket", path.display())]
     NobodyCame {
@@ -79,21 +80,15 @@ pub enum VhostUserError {
     },
 }
 
-/// A file that is no socket refuses connections, too.
-fn what(error: &io::Error, path: &Path) -> String {
-    if is_other_file(path) { "it is no socket".into() } else { error.to_string() }
-}
-
 fn remedy_to_listen(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program listens there, or it is a file that is no socket: name another path",
+        io::ErrorKind::AddrInUse => "; another program listens there, or it is no socket, or not yours: name another path",
         _ => "",
     }
 }
 
 fn remedy(error: &io::Error, path: &Path) -> String {
     match error.kind() {
-        _ if is_other_file(path) => "; name the socket of the back end".into(),
         io::ErrorKind::NotFound => {
             format!("; start the back end first, or listen for it: vhost-user:{},server=on", path.display())
         }
@@ -105,6 +100,16 @@ fn remedy(error: &io::Error, path: &Path) -> String {
 
 impl From<VhostUserError> for BusError {
     fn from(error: VhostUserError) -> Self {
-        Self::Register(RegisterError::Unreachable(error.to_string()))
+        let text = error.to_string();
+        match error {
+            VhostUserError::Stopped(_) => Self::Stopped(text),
+            // It is there.
+            VhostUserError::Greeting { .. } | VhostUserError::Queue { .. } | VhostUserError::NoSocket(_) => Self::Refused(text),
+            VhostUserError::Connect { .. }
+            | VhostUserError::NobodyCame { .. }
+            | VhostUserError::Listen { .. }
+            | VhostUserError::Gone(_)
+            | VhostUserError::Message { .. } => Self::Register(RegisterError::Unreachable(text)),
+        }
     }
 }

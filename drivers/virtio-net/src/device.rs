@@ -90,12 +90,12 @@ fn agree(transport: &mut dyn VirtioTransport, most: Features, config: &mut Virti
     transport.set_status(status)?;
     status |= DeviceStatus::DRIVER;
     transport.set_status(status)?;
-    let (offered, withheld) = (transport.device_features()?, transport.withheld_features()?);
+    let (offered, withheld) = (transport.device_features()? & most.bits(), transport.withheld_features()?);
     if offered_mtu(transport, offered)?.is_some_and(|mtu| u32::from(mtu) + ETHERNET > config.rx_buffer.into()) {
         config.rx_buffer = 0;
     }
     let config = &*config;
-    let agreed = Negotiated::new(offered & most.bits(), config).and_then(|negotiated| {
+    let agreed = Negotiated::new(offered, config).and_then(|negotiated| {
         transport.set_driver_features(negotiated.accepted().bits())?;
         status |= DeviceStatus::FEATURES_OK;
         transport.set_status(status)?;
@@ -130,7 +130,14 @@ impl SharedDevice {
 
     /// From a device that may be in any state to one with the same features as before, also when it offers more now.
     pub fn renegotiate(&self, config: &mut VirtioNetConfig) -> Result<(), NicError> {
+        let buffers = config.rx_buffer;
         let negotiated = agree(&mut **self.lock(), self.features, config)?;
+        if config.rx_buffer < buffers && !self.has(Features::MRG_RXBUF) {
+            return Err(NicError::WrongDevice(
+                "the device's MTU is larger than it was before its reset, and than the receive buffers; close the NIC and start it anew"
+                    .to_owned(),
+            ));
+        }
         if negotiated.accepted() != self.features {
             return Err(NicError::WrongDevice(
                 "the device does not offer all the features any more that it had before its reset; close the NIC and start it anew"

@@ -404,7 +404,7 @@ impl Negotiated {
             None if accepted => row.note.to_owned(),
             None => format!("needs {}, which is not in use", names(missing)),
             Some(reason) if offered => reason.to_owned(),
-            Some(_) if self.withheld.contains(row.bit) => "the device has it, and it cannot be offered this way (vhost-user)".to_owned(),
+            Some(_) if self.withheld.contains(row.bit) => "the device has it, and it cannot be offered over this transport".to_owned(),
             Some(_) => row.note.to_owned(),
         };
         FeatureReport { name: row.name, bit: row.bit.bits().trailing_zeros() as u8, offered, accepted, note }

@@ -69,16 +69,22 @@ impl Parts<'_> {
         }
         let order = if self.features.contains(Features::ORDER_PLATFORM) { Order::Platform } else { Order::Processors };
         // The largest power of two that is not larger.
-        let size = 1 << size.ilog2();
-        if size < wanted && wanted != DESCRIPTORS {
-            tracing::warn!("queue {index} has {size} descriptors instead of {wanted}: a power of two, and {most} are the device's most");
+        Ok(RingConfig { size: 1 << size.ilog2(), event_idx: self.features.contains(Features::EVENT_IDX), order })
+    }
+
+    /// The ring of a queue whose size users choose: they are told when it is another one.
+    fn chosen(&self, index: u16, wanted: u16) -> Result<RingConfig, NicError> {
+        let ring = self.ring(index, wanted)?;
+        if ring.size < wanted && wanted != DESCRIPTORS {
+            let why = if wanted.is_power_of_two() { "which is the device's most" } else { "the next power of two that the device takes" };
+            tracing::warn!("queue {index} has {} descriptors instead of {wanted}, {why}", ring.size);
         }
-        Ok(RingConfig { size, event_idx: self.features.contains(Features::EVENT_IDX), order })
+        Ok(ring)
     }
 
     fn tx(&self, index: u16) -> Result<TxConfig, NicError> {
         Ok(TxConfig {
-            ring: self.ring(index, self.config.tx_descriptors)?,
+            ring: self.chosen(index, self.config.tx_descriptors)?,
             in_order: self.features.contains(Features::IN_ORDER),
             indirect: self.features.contains(Features::INDIRECT_DESC),
             hash: self.features.contains(Features::HASH_REPORT),
@@ -89,7 +95,7 @@ impl Parts<'_> {
 
     fn rx(&self, index: u16) -> Result<RxConfig, NicError> {
         Ok(RxConfig {
-            ring: self.ring(index, self.config.rx_descriptors)?,
+            ring: self.chosen(index, self.config.rx_descriptors)?,
             in_order: self.features.contains(Features::IN_ORDER),
             mergeable: self.features.contains(Features::MRG_RXBUF),
             hash: self.features.contains(Features::HASH_REPORT),

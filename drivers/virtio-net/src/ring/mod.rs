@@ -39,7 +39,7 @@ pub(crate) struct RingConfig {
     pub order: Order,
 }
 
-/// Where a ring lies. Those of a NIC share one memory: a back end may take no more than eight regions (vhost-user).
+/// Where a ring lies. Those of all pairs of queues of a NIC share one memory: a back end may take no more than eight regions (vhost-user).
 #[derive(Clone)]
 pub(crate) struct Place {
     pub memory: Arc<DmaMemory>,
@@ -219,7 +219,40 @@ fn need_event(event: u16, new: u16, old: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::need_event;
+    use hal::barrier::Order;
+
+    use super::*;
+    use crate::testing::TestSpace;
+
+    fn stays_at_its_place<R: Ring>() {
+        let space: Arc<dyn DmaSpace> = TestSpace::new();
+        for size in [2, 8, 256] {
+            let config = RingConfig { size, event_idx: true, order: Order::Processors };
+            let bytes = R::bytes(config);
+            let mut place = Place::new(&space, "test", 3 * bytes.next_multiple_of(PAGE)).unwrap();
+            let memory = Arc::clone(&place.memory);
+            let [first, own, last] = [place.take(bytes), place.take(bytes), place.take(bytes)];
+            assert!(first.at + bytes <= own.at && own.at + bytes <= last.at && last.at + bytes <= memory.memory().len());
+            let all = memory.memory().len();
+            memory.memory().write_bytes(0, &vec![0xaa; all]);
+            let (start, end) = (own.at, own.at + bytes);
+            let mut ring = R::new(own, config);
+            ring.restart();
+            let layout = ring.layout();
+            assert_eq!(layout.descriptors, memory.iova() + start as u64);
+            assert!([layout.driver, layout.device].iter().all(|part| (start..end).contains(&((part - memory.iova()) as usize))));
+            let mut now = vec![0; all];
+            memory.memory().read_bytes(0, &mut now);
+            assert!(now[..start].iter().chain(&now[end..]).all(|byte| *byte == 0xaa), "neighbours are as they were");
+            assert!(now[start..start + 16 * usize::from(size)].iter().all(|byte| *byte == 0), "and it is as new");
+        }
+    }
+
+    #[test]
+    fn rings_keep_to_their_places() {
+        stays_at_its_place::<SplitRing>();
+        stays_at_its_place::<PackedRing>();
+    }
 
     #[test]
     fn an_event_is_passed_across_the_wrap_too() {

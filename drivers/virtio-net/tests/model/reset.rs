@@ -128,6 +128,24 @@ fn a_stopped_nic_does_nothing_until_it_is_reset() {
 }
 
 #[test]
+fn a_device_that_is_another_one_after_its_reset_is_not_taken() {
+    each(|features| {
+        // Of which packets would not fit into the buffers any more.
+        let mut bench = Bench::with(features, VirtioNetConfig { rx_buffer: 2048, ..VirtioNetConfig::default() });
+        bench.model.set_mtu(9000);
+        let refused = bench.command(|nic| nic.reset()).unwrap_err();
+        assert!(matches!(&refused, NicError::WrongDevice(why) if why.contains("MTU is larger")), "{refused}");
+        // With merging they do.
+        let mut bench = Bench::new(features);
+        bench.model.set_mtu(9000);
+        assert_eq!(reset(&mut bench), 0);
+        bench.deliver(&plain(STATION, 1, 9000));
+        assert_eq!(bench.received(), [plain(STATION, 1, 9000)]);
+        bench.finish();
+    });
+}
+
+#[test]
 fn one_queue_is_reset_and_the_others_run_on() {
     each(|features| {
         let device = ModelConfig { features, pairs: 2, ..ModelConfig::default() };

@@ -151,6 +151,11 @@ impl VirtioNetModel {
         self.lock().change_status_field(config::LINK_UP, up);
     }
 
+    /// What the configuration gives as the MTU from now on: a device may do that while it is reset.
+    pub fn set_mtu(&self, mtu: u16) {
+        self.lock().config.mtu = mtu;
+    }
+
     /// Asks the driver to announce itself (5.1.6.5.4).
     pub fn ask_for_announcement(&self) {
         self.lock().change_status_field(config::ANNOUNCE, true);
