@@ -124,6 +124,15 @@ fn other_vectors_are_refused_with_the_reason() {
     let mut device = rig.device().unwrap();
     assert!(device.interrupt(0).is_ok());
     assert!(matches!(device.interrupt(1), Err(BusError::NoInterrupt { vector: 1, .. })));
+    // With MSI-X there are as many as the device has, which may be none.
+    for (model, most) in [(Model::VirtioNet, 4), (Model::E1000e, 5), (Model::E1000, 0)] {
+        let rig = Rig::start(RigConfig { msix: true, ..RigConfig::new(model) }).unwrap();
+        let mut device = rig.device().unwrap();
+        for vector in 0..most {
+            assert!(!device.interrupt(vector).unwrap().wait(Duration::from_millis(1)).unwrap(), "{model}: nothing happened");
+        }
+        assert!(matches!(device.interrupt(most), Err(BusError::NoInterrupt { .. })), "{model} has {most}");
+    }
 }
 
 #[test]

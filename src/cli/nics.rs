@@ -27,6 +27,7 @@ The options of a simulated NIC, after commas:
     tx-ring=N, rx-ring=N        descriptors (default 256)
     checksum=off, gather=off    do without what the NIC can do, to see the fallback
     packed=on|off, queues=N     of virtio-net: packed or split rings, and how many queue pairs (N > 1: with wire=tap)
+    msix=on                     of virtio-net: an interrupt for each queue, instead of one for all (INTx)
     event_idx=off, vectors=N, host_mtu=N, ...   of virtio-net: what QEMU's device offers, in QEMU's words
 
 The options of a NIC of this machine: tx-ring, rx-ring, checksum, gather, packed, queues, mac (of a virtio card: another

@@ -63,6 +63,8 @@ pub struct SimulatedAddress {
     pub mac: Option<MacAddress>,
     /// What it offers, if it is a virtio device.
     pub virtio: VirtioOptions,
+    /// It interrupts by MSI-X, not INTx.
+    pub msix: bool,
 }
 
 /// A NIC of the rig that there is a driver for.
@@ -109,13 +111,13 @@ impl SimulatedNic {
 impl SimulatedAddress {
     /// A model with nothing else said.
     pub fn new(model: SimulatedNic) -> Self {
-        Self { model, wire: HostWire::default(), pcap: None, mac: None, virtio: VirtioOptions::default() }
+        Self { model, wire: HostWire::default(), pcap: None, mac: None, virtio: VirtioOptions::default(), msix: false }
     }
 
     /// What the rig has to be told.
     pub fn rig(&self) -> RigConfig {
         let (wire, virtio) = (self.wire.clone().into(), self.virtio.clone());
-        RigConfig { virtio, wire, pcap: self.pcap.clone(), mac: self.mac, ..RigConfig::new(self.model.model()) }
+        RigConfig { virtio, wire, msix: self.msix, pcap: self.pcap.clone(), mac: self.mac, ..RigConfig::new(self.model.model()) }
     }
 }
 

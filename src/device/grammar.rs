@@ -20,7 +20,7 @@ pub struct ParseDeviceError {
 /// What can be written.
 const GRAMMAR: &str = "sim:e1000|virtio-net[,wire=user|dgram:LOCAL:REMOTE|tap:NAME][,hostfwd=tcp|udp:[ADDR]:PORT-[ADDR]:PORT][,pcap=FILE][,mac=MAC], \
     pci:0000:00:03.0[,noiommu=on] or vhost-user:SOCKET[,server=on][,files=on], each with [,tx-ring=N][,rx-ring=N][,checksum=off][,gather=off], and for \
-    virtio [,packed=on|off][,queues=N][,mac=MAC]";
+    virtio [,packed=on|off][,queues=N][,mac=MAC] (simulated ones [,msix=on])";
 
 impl FromStr for DeviceAddress {
     type Err = ParseDeviceError;
@@ -47,6 +47,7 @@ fn parse(text: &str) -> Result<DeviceAddress, String> {
                     "hostfwd" => forwards.push(value.parse::<HostForward>().map_err(|error| error.to_string())?),
                     "pcap" if !value.is_empty() => simulated.pcap = Some(value.into()),
                     "mac" => simulated.mac = Some(parse_mac(value)?),
+                    "msix" if simulated.model == SimulatedNic::VirtioNet => simulated.msix = parse_switch(key, value)?,
                     _ if is_device_option(simulated.model, key) => {
                         simulated.virtio = simulated.virtio.with(key, value).map_err(|error| error.to_string())?;
                         // What the device has, the driver uses.
@@ -184,6 +185,8 @@ mod tests {
         assert_eq!(address.wire, HostWire::Dgram { local: "/tmp/a".into(), remote: "/tmp/b".into() });
         let address = simulated("sim:e1000,wire=user,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp::53-:53");
         assert!(matches!(address.wire, HostWire::User { forwards } if forwards.len() == 2));
+        assert!(simulated("sim:virtio-net,msix=on").msix && !simulated("sim:virtio-net").msix);
+        assert!("sim:e1000,msix=on".parse::<DeviceAddress>().is_err(), "it has INTx alone");
     }
 
     #[test]

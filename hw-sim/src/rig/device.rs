@@ -8,17 +8,22 @@ use hal::{BusDevice, BusError, DmaSpace, Interrupt, PciIdentity, RegisterError, 
 
 use super::interrupt::Intx;
 use super::machine::Machine;
+use super::msix::Msix;
 use super::pci::{self, Bar};
 use super::qtest::Place;
 
 /// The device, open.
-pub(crate) struct Device(Arc<Machine>);
+pub(crate) struct Device {
+    machine: Arc<Machine>,
+    /// Once an interrupt was asked for, where it is MSI-X. The device writes to its memory until it may not master the bus any more.
+    msix: Option<Msix>,
+}
 
 impl Device {
     /// Opens the machine's device; `None` when it is open already.
     pub(crate) fn open(machine: &Arc<Machine>) -> Option<Self> {
         let was_open = machine.open.swap(true, Ordering::AcqRel);
-        (!was_open).then(|| Self(Arc::clone(machine)))
+        (!was_open).then(|| Self { machine: Arc::clone(machine), msix: None })
     }
 
     fn check(offset: u16, width: Width) -> Result<(), RegisterError> {
@@ -34,30 +39,30 @@ impl Device {
 
 impl BusDevice for Device {
     fn address(&self) -> &str {
-        &self.0.address
+        &self.machine.address
     }
 
     fn identity(&self) -> PciIdentity {
-        self.0.function.identity
+        self.machine.function.identity
     }
 
     fn config_read(&self, offset: u16, width: Width) -> Result<u32, BusError> {
         Self::check(offset, width)?;
-        Ok(self.0.with_qtest(|qtest| pci::config_read(qtest, offset, width))?)
+        Ok(self.machine.with_qtest(|qtest| pci::config_read(qtest, offset, width))?)
     }
 
     fn config_write(&self, offset: u16, width: Width, value: u32) -> Result<(), BusError> {
         Self::check(offset, width)?;
-        Ok(self.0.with_qtest(|qtest| pci::config_write(qtest, offset, width, value))?)
+        Ok(self.machine.with_qtest(|qtest| pci::config_write(qtest, offset, width, value))?)
     }
 
     fn bar(&mut self, index: u8) -> Result<Registers, BusError> {
-        let bar = self.0.function.bars.get(usize::from(index)).copied().flatten().ok_or(BusError::NoBar(index))?;
-        Ok(Registers::remote(Arc::new(BarRegisters { machine: Arc::clone(&self.0), bar }), bar.len))
+        let bar = self.machine.function.bars.get(usize::from(index)).copied().flatten().ok_or(BusError::NoBar(index))?;
+        Ok(Registers::remote(Arc::new(BarRegisters { machine: Arc::clone(&self.machine), bar }), bar.len))
     }
 
     fn set_bus_master(&mut self, on: bool) -> Result<(), BusError> {
-        self.0.with_qtest(|qtest| {
+        self.machine.with_qtest(|qtest| {
             let command = pci::config_read(qtest, pci::COMMAND, Width::Word)?;
             let wanted = if on { command | pci::COMMAND_BUS_MASTER } else { command & !pci::COMMAND_BUS_MASTER };
             pci::config_write(qtest, pci::COMMAND, Width::Word, wanted)
@@ -66,25 +71,35 @@ impl BusDevice for Device {
     }
 
     fn dma(&self) -> Arc<dyn DmaSpace> {
-        Arc::clone(&self.0) as Arc<dyn DmaSpace>
+        Arc::clone(&self.machine) as Arc<dyn DmaSpace>
     }
 
     fn interrupt(&mut self, vector: u16) -> Result<Box<dyn Interrupt>, BusError> {
-        if vector != 0 {
-            return Err(no_interrupt(vector, "the rig delivers INTx alone, which is vector 0; poll the rings of other queues"));
+        if self.machine.msix {
+            let msix = match self.msix.take() {
+                Some(msix) => msix,
+                None => Msix::enable(&self.machine)?,
+            };
+            return self.msix.insert(msix).vector(vector);
         }
-        let Some(input) = self.0.function.interrupt else {
+        if vector != 0 {
+            return Err(no_interrupt(
+                vector,
+                "this rig delivers INTx, which is vector 0 alone; poll the rings of other queues, or set msix",
+            ));
+        }
+        let Some(input) = self.machine.function.interrupt else {
             return Err(no_interrupt(vector, "the device has no INTx pin"));
         };
         let failed = |error: std::io::Error| no_interrupt(vector, &error.to_string());
-        let (socket, raised) = self.0.with_qtest(|qtest| Ok((qtest.socket(), qtest.watch_interrupt(input))))?;
-        Ok(Box::new(Intx { machine: Arc::clone(&self.0), socket: socket.map_err(failed)?, raised: raised.map_err(failed)? }))
+        let (socket, raised) = self.machine.with_qtest(|qtest| Ok((qtest.socket(), qtest.watch_interrupt(input))))?;
+        Ok(Box::new(Intx { machine: Arc::clone(&self.machine), socket: socket.map_err(failed)?, raised: raised.map_err(failed)? }))
     }
 
     fn reset(&mut self) -> Result<(), BusError> {
         Err(BusError::Reset(format!(
             "the rig's {} has no function-level reset: use the reset bit among the device's own registers",
-            self.0.model
+            self.machine.model
         )))
     }
 }
@@ -93,11 +108,11 @@ impl Drop for Device {
     fn drop(&mut self) {
         // When it fails QEMU is gone, and with it all access to memory.
         let _ = self.set_bus_master(false);
-        self.0.open.store(false, Ordering::Release);
+        self.machine.open.store(false, Ordering::Release);
     }
 }
 
-fn no_interrupt(vector: u16, reason: &str) -> BusError {
+pub(crate) fn no_interrupt(vector: u16, reason: &str) -> BusError {
     BusError::NoInterrupt { vector, reason: reason.to_owned() }
 }
 

@@ -35,6 +35,8 @@ const IDLE_PORT: Place = Place::Port(0x80);
 /// The machine. Fields are dropped in this order: QEMU ends before what it is connected to.
 pub(crate) struct Machine {
     pub(crate) model: Model,
+    /// The device interrupts by MSI-X.
+    pub(crate) msix: bool,
     pub(crate) address: String,
     pub(crate) function: Function,
     pub(crate) domain: Domain,
@@ -52,7 +54,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn start(config: RigConfig) -> Result<Self, RigError> {
-        let RigConfig { model, virtio, wire, pcap, mac, wire_timeout } = config;
+        let RigConfig { model, virtio, msix, wire, pcap, mac, wire_timeout } = config;
         let queues = queue_pairs(model, &virtio, &wire).map_err(RigError::Queues)?;
         let setpriv = install::tool("setpriv", "util-linux")?;
         let qemu = install::tool(super::QEMU, super::QEMU_PACKAGE)?;
@@ -124,6 +126,7 @@ impl Machine {
         tracing::debug!(pid = process.pid(), device = %function.identity, "QEMU is up");
         Ok(Self {
             model,
+            msix,
             address: format!("sim:{model}"),
             function,
             domain: Domain::new(),
@@ -174,7 +177,8 @@ impl Machine {
         lock(&self.dimms)
     }
 
-    fn idle_access(&self) -> Result<(), RegisterError> {
+    /// Reads something that changes nothing: whether QEMU is still there.
+    pub(crate) fn idle_access(&self) -> Result<(), RegisterError> {
         self.read(IDLE_PORT, Width::Byte).map(drop)
     }
 

@@ -31,6 +31,7 @@ mod device;
 mod dimm;
 mod interrupt;
 mod machine;
+mod msix;
 pub(crate) mod nic;
 mod pci;
 pub(crate) mod process;
@@ -65,6 +66,8 @@ pub struct RigConfig {
     pub model: Model,
     /// What it offers, if it is a virtio device.
     pub virtio: VirtioOptions,
+    /// It interrupts by MSI-X, not INTx. Not every model can.
+    pub msix: bool,
     /// What it is plugged into.
     pub wire: WireConfig,
     /// A file that gets every frame, in and out, in pcap format. An old one is overwritten.
@@ -81,6 +84,7 @@ impl RigConfig {
         Self {
             model,
             virtio: VirtioOptions::default(),
+            msix: false,
             wire: WireConfig::default(),
             pcap: None,
             mac: None,

@@ -30,10 +30,20 @@ const KINDS: [&[(&str, &str)]; 5] = [
     &[("packed", "on"), ("mrg_rxbuf", "off"), ("page-per-vq", "on")],
 ];
 
+/// With MSI-X, not INTx.
+const MSIX: (&str, &str) = ("msix", "on");
+
 fn rig(settings: &[(&str, &str)]) -> (Rig, Wire) {
     let (end, wire) = wire::local();
+    let (msix, settings): (Vec<_>, Vec<_>) = settings.iter().partition(|setting| **setting == MSIX);
     let virtio = settings.iter().try_fold(VirtioOptions::default(), |options, (name, value)| options.with(name, value)).unwrap();
-    let config = RigConfig { virtio, wire: WireConfig::Local(end), mac: Some(MacAddress(STATION)), ..RigConfig::new(Model::VirtioNet) };
+    let config = RigConfig {
+        virtio,
+        msix: !msix.is_empty(),
+        wire: WireConfig::Local(end),
+        mac: Some(MacAddress(STATION)),
+        ..RigConfig::new(Model::VirtioNet)
+    };
     (Rig::start(config).unwrap(), wire)
 }
 
@@ -275,7 +285,8 @@ fn a_rig_that_is_killed_gives_a_typed_error_and_the_nic_can_be_dropped() {
 #[test]
 fn no_wake_up_is_lost_by_single_frames_at_random_intervals() {
     const FRAMES: usize = 200;
-    for kind in &KINDS[..4] {
+    let with_msix: [&[(&str, &str)]; 2] = [&[MSIX], &[MSIX, ("packed", "on")]];
+    for kind in KINDS[..4].iter().chain(&with_msix) {
         let mut bench = Bench::of(kind);
         bench.nic.rx(0).refill(&mut bench.pool).unwrap();
         let frame = plain(STATION, 1, 60);

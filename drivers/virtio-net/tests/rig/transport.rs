@@ -1,12 +1,15 @@
 //! The transport alone.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use hal::virtio::{DeviceStatus, QueueLayout, VirtioTransport};
 use hal::{DmaMemory, NicError};
 use virtio_net::Features;
 use virtio_net::pci::PciTransport;
 
 use crate::headers::STATION;
-use crate::rig;
+use crate::{MSIX, PATIENCE, rig};
 
 fn open(settings: &[(&str, &str)]) -> PciTransport {
     PciTransport::new(rig(settings).0.device().unwrap()).unwrap()
@@ -67,4 +70,32 @@ fn a_queue_can_be_reset_alone_and_enabled_again() {
     assert!(transport.enable_queue(3, layout).is_err());
     transport.set_status(DeviceStatus::empty()).unwrap();
     assert!(transport.status().unwrap().is_empty());
+}
+
+#[test]
+fn each_queue_has_a_vector_of_its_own() {
+    let (rig, _wire) = rig(&[MSIX]);
+    let mut transport = PciTransport::new(rig.device().unwrap()).unwrap();
+    let queue = DmaMemory::new(&transport.dma(), "queue", 8192).unwrap();
+    let (base, memory) = (queue.iova(), queue.memory());
+    let layout = QueueLayout { size: 64, descriptors: base, driver: base + 2048, device: base + 4096 };
+    transport.set_status(DeviceStatus::empty()).unwrap();
+    let status = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
+    transport.set_status(status).unwrap();
+    transport.set_driver_features(Features::VERSION_1.bits()).unwrap();
+    transport.set_status(status | DeviceStatus::FEATURES_OK).unwrap();
+    let doorbell = transport.enable_queue(1, layout).unwrap();
+    let mut interrupts = [Some(1), Some(0), None].map(|queue| transport.interrupt(queue).unwrap());
+    transport.set_status(status | DeviceStatus::FEATURES_OK | DeviceStatus::DRIVER_OK).unwrap();
+    for frame in 1..4_u16 {
+        // A header of zeros and 60 bytes, in descriptor 0.
+        memory.write(0, [base + 6144, 72]);
+        memory.write(2048 + 2 + 2 * usize::from(frame), 0_u16);
+        memory.atomic_u16(2048 + 2).store(frame, Ordering::Release);
+        doorbell.ring(1).unwrap();
+        assert!(interrupts[0].wait(PATIENCE).unwrap(), "frame {frame}");
+        assert!(interrupts[1..].iter_mut().all(|other| !other.wait(Duration::ZERO).unwrap()), "nothing happened to the others");
+        assert_eq!(memory.atomic_u16(4096 + 2).load(Ordering::Acquire), frame);
+    }
+    assert!(!interrupts[0].wait(Duration::ZERO).unwrap(), "each came once");
 }
