@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand};
-use hal::{BusError, NicError};
 use pagewire::device::OpenError;
 use serde::Serialize;
 use vhost_user::VhostUserError;
@@ -104,8 +103,11 @@ pub fn main() -> ExitCode {
 
 /// Whether the user did not want to wait for a device any longer.
 fn was_stopped(failure: &(dyn std::error::Error + 'static)) -> bool {
-    let opening = failure.downcast_ref();
-    matches!(opening, Some(OpenError::VhostUser(VhostUserError::Stopped(_)) | OpenError::Nic(NicError::Bus(BusError::Stopped(_)))))
+    match failure.downcast_ref() {
+        Some(OpenError::VhostUser(VhostUserError::Stopped(_))) => true,
+        Some(OpenError::Nic(error)) => error.is_stopped(),
+        _ => false,
+    }
 }
 
 /// A flag that Ctrl-C and SIGTERM set; a second one ends the program at once.

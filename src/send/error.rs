@@ -2,7 +2,7 @@
 
 use std::io;
 
-use hal::{BusError, DmaError, NicError};
+use hal::{DmaError, NicError};
 
 use crate::file::{LeaseError, SourceError};
 use crate::net::NetError;
@@ -11,7 +11,7 @@ use crate::tcp::SocketError;
 impl SendError {
     /// Whether somebody did not want to wait for a device any longer that was not there.
     pub fn is_stopped(&self) -> bool {
-        matches!(self, Self::Nic(NicError::Bus(BusError::Stopped(_))))
+        matches!(self, Self::Nic(error) if error.is_stopped())
     }
 }
 

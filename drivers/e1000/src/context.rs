@@ -3,6 +3,7 @@
 //! The device keeps one context for checksums and one for segmentation (manual 3.3.6); a context descriptor is written only when the
 //! kept one does not fit the next frame.
 
+use hal::frame::Lengths;
 use hal::{NicError, Offload, OffloadFlags};
 
 use crate::descriptor::{self, Command, Context, PacketOptions};
@@ -28,9 +29,8 @@ pub struct Contexts {
 #[derive(Clone, Copy)]
 pub struct Usual {
     offload: Offload,
-    /// The shortest frame that holds the request's offsets and needs no padding, and the longest, which is not shorter.
-    least: u32,
-    most: u32,
+    /// The shortest frame holds the request's offsets and needs no padding.
+    lengths: Lengths,
     template: u64,
 }
 
@@ -60,8 +60,7 @@ impl Usual {
     /// Whether such a frame may have so many bytes.
     #[inline(always)]
     pub fn fits(&self, bytes: u64) -> bool {
-        // One comparison, where a range takes two.
-        bytes.wrapping_sub(self.least.into()) <= u64::from(self.most - self.least)
+        self.lengths.fit(bytes)
     }
 }
 
@@ -74,7 +73,8 @@ impl Contexts {
     /// The last request, if the next frame with the same one needs no context; for frames of at most `most` bytes.
     #[inline(always)]
     pub fn usual(&self, most: u32) -> Option<Usual> {
-        self.usual.filter(|usual| usual.least <= most).map(|usual| Usual { most, ..usual })
+        let usual = self.usual.filter(|usual| usual.lengths.least <= most)?;
+        Some(Usual { lengths: Lengths { most, ..usual.lengths }, ..usual })
     }
 
     /// What a frame of `bytes` bytes with this request needs. A context in the answer counts as written.
@@ -101,7 +101,7 @@ impl Contexts {
             least = least.max(u32::from(offload.l4_start) + u32::from(TCP_CHECKSUM) + 2);
         }
         let template = descriptor::template(command, options, vlan_tag);
-        self.usual = Some(Usual { offload: *offload, least, most: u32::MAX, template });
+        self.usual = Some(Usual { offload: *offload, lengths: Lengths { least, most: u32::MAX }, template });
         Ok(Prepared { template, context })
     }
 }

@@ -159,23 +159,23 @@ impl TxRing {
     /// descriptor. There is room for all of them. Everything that changes is local, so that it stays in registers; and frames of one segment, of
     /// two, and of more have a loop each, which need not carry what the others need.
     #[inline]
-    fn write_usual<'b, 'w>(&self, mut frames: Frames<'b, 'w>, run: &mut Run) -> Frames<'b, 'w> {
+    fn write_usual<'b, 'w>(&self, frames: Frames<'b, 'w>, run: &mut Run) -> Frames<'b, 'w> {
         let Some(usual) = self.contexts.usual(self.max_usual) else { return frames };
         let pieces = frames.pieces();
-        while let Some(segments) = frames.next_segments() {
+        let frames = frames.in_runs(|segments, frames| {
             let before = frames.pieces();
-            frames = match segments {
+            let frames = match segments {
                 0 => self.write_singles(frames, run, usual),
                 1 => self.write_pairs(frames, run, usual),
                 _ => self.write_gathered(frames, run, usual),
             };
             // Each piece took one descriptor.
             let taken = before - frames.pieces();
-            if taken == 0 {
-                break;
+            if taken > 0 {
+                run.tail = self.ring.after(run.tail, taken);
             }
-            run.tail = self.ring.after(run.tail, taken);
-        }
+            frames
+        });
         if frames.pieces() < pieces {
             run.command = usual.command();
         }

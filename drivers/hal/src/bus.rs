@@ -79,6 +79,34 @@ impl std::fmt::Display for PciIdentity {
     }
 }
 
+/// Where a function's capability of this kind is in its configuration space, which `read` reads; `None` when it has none (PCI Local Bus 3.0, 6.7: a list of
+/// offsets, which ends with 0).
+///
+/// # Errors
+/// Those of `read`.
+pub fn capability<E>(read: impl Fn(u16, Width) -> Result<u32, E>, kind: u8) -> Result<Option<u16>, E> {
+    const STATUS: u16 = 0x06;
+    const STATUS_CAPABILITIES: u32 = 1 << 4;
+    const CAPABILITIES: u16 = 0x34;
+    /// Capabilities that 256 bytes have room for: a list in a circle ends here.
+    const MOST: usize = 48;
+    if read(STATUS, Width::Word)? & STATUS_CAPABILITIES == 0 {
+        return Ok(None);
+    }
+    let mut next = read(CAPABILITIES, Width::Byte)? as u16 & 0xfc;
+    for _ in 0..MOST {
+        if next == 0 {
+            break;
+        }
+        let header = read(next, Width::Word)?;
+        if header as u8 == kind {
+            return Ok(Some(next));
+        }
+        next = (header >> 8) as u16 & 0xfc;
+    }
+    Ok(None)
+}
+
 /// What can go wrong with a bus.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum BusError {
@@ -108,4 +136,29 @@ pub enum BusError {
     /// The device does not do what its specification says, or lacks what was asked for.
     #[error("{0}")]
     Refused(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a configuration space says that is these bytes, from its start on.
+    fn found(bytes: &[(usize, u8)], kind: u8) -> Option<u16> {
+        let mut config = [0; 256];
+        bytes.iter().for_each(|(offset, byte)| config[*offset] = *byte);
+        let read = |offset: u16, width: Width| {
+            let at = usize::from(offset);
+            Ok::<_, RegisterError>(config[at..at + width as usize].iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte)))
+        };
+        capability(read, kind).unwrap()
+    }
+
+    #[test]
+    fn a_capability_is_found_wherever_it_is_in_the_list() {
+        let list = [(6, 0x10), (0x34, 0x40), (0x40, 5), (0x41, 0x60), (0x60, 0x11), (0x61, 0x50), (0x50, 0x10), (0x51, 0)];
+        assert_eq!([5, 0x11, 0x10, 9].map(|kind| found(&list, kind)), [Some(0x40), Some(0x60), Some(0x50), None]);
+        assert_eq!(found(&list[1..], 5), None, "there is no list");
+        let circle = [(6, 0x10), (0x34, 0x40), (0x40, 5), (0x41, 0x40)];
+        assert_eq!(found(&circle, 9), None);
+    }
 }

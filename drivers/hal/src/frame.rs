@@ -79,10 +79,18 @@ impl<'b, 'w> Frames<'b, 'w> {
         self.heads.len() + self.segments.len()
     }
 
-    /// How many segments the next frame gathers behind its header.
+    /// Goes through frames that have loops of their own, by how much they gather: `write` is told how many segments the next frame has, takes as many frames
+    /// as it can, and returns those behind them. Returns what is left when it took none.
     #[inline(always)]
-    pub fn next_segments(&self) -> Option<usize> {
-        self.heads.as_slice().first().map(|head| head.segments)
+    pub fn in_runs(mut self, mut write: impl FnMut(usize, Self) -> Self) -> Self {
+        while let Some(head) = self.heads.as_slice().first() {
+            let (before, segments) = (self.len(), head.segments);
+            self = write(segments, self);
+            if self.len() == before {
+                break;
+            }
+        }
+        self
     }
 
     /// Header and request of the next frames, up to the first that gathers something, at most `most`. Less to carry along than
@@ -133,6 +141,24 @@ impl<'b, 'w> Iterator for Frames<'b, 'w> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         self.heads.size_hint()
+    }
+}
+
+/// The shortest and the longest frame that a request or a device takes, in bytes; the longest is not shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lengths {
+    /// The shortest.
+    pub least: u32,
+    /// The longest.
+    pub most: u32,
+}
+
+impl Lengths {
+    /// Whether a frame may have so many bytes.
+    #[inline(always)]
+    pub fn fit(&self, bytes: u64) -> bool {
+        // One comparison, where a range takes two.
+        bytes.wrapping_sub(self.least.into()) <= u64::from(self.most - self.least)
     }
 }
 

@@ -411,3 +411,10 @@ pub enum NicError {
         tail: u32,
     },
 }
+
+impl NicError {
+    /// Whether a wait for a device that was not there was given up, as somebody asked.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, Self::Bus(BusError::Stopped(_)))
+    }
+}

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, MutexGuard};
 
+use hal::bus::capability;
 use hal::registers::Width;
 use hal::{BusDevice, BusError, DmaSpace, Interrupt, PciIdentity, RegisterError, Registers};
 use vfio_bindings::bindings::vfio::VFIO_PCI_BAR0_REGION_INDEX;
@@ -33,16 +34,13 @@ mod field {
     pub const VENDOR: u16 = 0x00;
     pub const DEVICE: u16 = 0x02;
     pub const COMMAND: u16 = 0x04;
-    pub const STATUS: u16 = 0x06;
     pub const REVISION: u16 = 0x08;
-    pub const CAPABILITIES: u16 = 0x34;
     pub const COMMAND_MEMORY: u32 = 1 << 1;
     pub const COMMAND_BUS_MASTER: u32 = 1 << 2;
-    pub const STATUS_CAPABILITIES: u32 = 1 << 4;
-    pub const PCI_EXPRESS: u32 = 0x10;
-    /// Capabilities that 256 bytes have room for: a list in a circle ends here.
-    pub const MOST_CAPABILITIES: usize = 48;
 }
+
+/// The kind of the capability of PCI Express.
+const PCI_EXPRESS: u8 = 0x10;
 
 /// The vendor of all virtio devices (VIRTIO 1.3, 4.1.2).
 const VIRTIO: u16 = 0x1af4;
@@ -328,24 +326,10 @@ fn look_at(address: PciAddress, device: &OpenDevice, options: &OpenOptions) -> R
     Ok((identity, config, width))
 }
 
-/// Whether the device has the capability of PCI Express (PCI Local Bus 3.0, 6.7: a list of offsets, which ends with 0).
+/// Whether the device has the capability of PCI Express.
 fn is_express(device: &OpenDevice, config: &Region) -> Result<bool, RegisterError> {
     let read = |offset: u16, width| device.read(config, offset.into(), width).map(|value| value as u32);
-    if read(field::STATUS, Width::Word)? & field::STATUS_CAPABILITIES == 0 {
-        return Ok(false);
-    }
-    let mut next = read(field::CAPABILITIES, Width::Byte)? as u16 & 0xfc;
-    for _ in 0..field::MOST_CAPABILITIES {
-        if next == 0 {
-            break;
-        }
-        let capability = read(next, Width::Word)?;
-        if capability & 0xff == field::PCI_EXPRESS {
-            return Ok(true);
-        }
-        next = (capability >> 8) as u16 & 0xfc;
-    }
-    Ok(false)
+    Ok(capability(read, PCI_EXPRESS)?.is_some())
 }
 
 fn unanswered(address: PciAddress, error: impl std::error::Error) -> VfioError {

@@ -157,16 +157,13 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 /// is nobody, and in another when there is somebody: who listens is not bothered.
 fn is_left_over(path: &Path) -> bool {
     let refused = || UnixDatagram::unbound().and_then(|probe| probe.connect(path));
-    !is_other_file(path) && !is_link(path) && refused().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    is_socket && refused().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// Whether there is something else than a socket.
 fn is_other_file(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|file| !file.file_type().is_socket())
-}
-
-fn is_link(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_symlink())
 }
 
 /// Whether the other end is gone, which it tells unasked.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use hal::barrier::Order;
 use hal::interrupt::wait_any;
-use hal::memory::PAGE;
 use hal::pool::PoolMapping;
 use hal::virtio::VirtioTransport;
 use hal::{
@@ -109,7 +108,7 @@ impl Parts<'_> {
         let rx = indices().map(|index| Ok((index, self.rx(index)?))).collect::<Result<Vec<_>, NicError>>()?;
         let tx = indices().map(|index| Ok((index + 1, self.tx(index + 1)?))).collect::<Result<Vec<_>, NicError>>()?;
         let bytes = rx.iter().map(|(_, config)| Rx::<R>::bytes(config)).chain(tx.iter().map(|(_, config)| Tx::<R>::bytes(config)));
-        let mut place = Place::new(self.space, "virtio-net", bytes.map(|bytes| bytes.next_multiple_of(PAGE)).sum())?;
+        let mut place = Place::new(self.space, "virtio-net", bytes.map(Place::span).sum())?;
         let rx = rx.into_iter().map(|(index, config)| {
             let rx: Box<dyn Receive> = Box::new(Rx::<R>::new(self.space, place.take(Rx::<R>::bytes(&config)), index, config));
             rx

@@ -4,9 +4,20 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
 
+use hal::barrier::Order;
 use hal::progress::ProgressBoard;
 use hal::segment::Domain;
 use hal::{Access, DmaError, DmaLimits, DmaSpace, Mapping, SharedMemory};
+
+use crate::ring::{Ring, RingConfig};
+
+/// A ring of so many descriptors, and the space in which a test plays its device.
+pub(crate) fn ring<R: Ring>(size: u16) -> (Arc<TestSpace>, R) {
+    let space = TestSpace::new();
+    let shared: Arc<dyn DmaSpace> = space.clone();
+    let config = RingConfig { size, event_idx: false, order: Order::Processors };
+    (space, R::alone(&shared, "test", config).unwrap())
+}
 
 /// Maps memory one piece after the other.
 pub(crate) struct TestSpace {

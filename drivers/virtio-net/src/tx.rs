@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hal::barrier::Order;
-use hal::frame::InFlight;
-use hal::memory::PAGE;
+use hal::frame::{InFlight, Lengths};
 use hal::nic::{HANG, TxCounters};
 use hal::pool::PoolMapping;
 use hal::{AddressMap, Burst, DmaSpace, Doorbell, NicError, Offload, OffloadFlags, Progress, TxQueue};
@@ -102,7 +101,7 @@ impl<R: Ring> Tx<R> {
     /// The bytes that a queue has at its place: the ring, and tables behind it.
     pub fn bytes(config: &TxConfig) -> usize {
         let tables = if config.indirect { Indirect::bytes(config.ring.size) } else { 0 };
-        R::bytes(config.ring).next_multiple_of(PAGE) + tables
+        Place::span(R::bytes(config.ring)) + tables
     }
 
     pub fn new(space: &Arc<dyn DmaSpace>, mut place: Place, index: u16, device: &SharedDevice, config: TxConfig) -> Self {
@@ -114,7 +113,7 @@ impl<R: Ring> Tx<R> {
             flight: Flight::new(size),
             indirect,
             addresses: AddressMap::new(&**space),
-            usual: Usual { offload: Offload::NONE, header: [0; 3], least: 1, most: config.max_frame },
+            usual: Usual { offload: Offload::NONE, header: [0; 3], lengths: Lengths { least: 1, most: config.max_frame } },
             header_len: if config.hash { header::HEADER_WITH_HASH } else { header::HEADER },
             config,
             queue: Queue::new(index),

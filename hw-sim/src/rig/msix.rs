@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hal::bus::capability;
 use hal::registers::Width;
 use hal::{BusError, DmaMemory, DmaSpace, Interrupt, RegisterError};
 
@@ -13,7 +14,8 @@ use super::machine::Machine;
 use super::pci;
 use super::qtest::Place;
 
-/// The registers of the capability, and an entry of the table (PCI Local Bus 3.0, 6.8.2).
+/// The capability, its registers, and an entry of the table (PCI Local Bus 3.0, 6.8.2).
+const KIND: u8 = 0x11;
 const CONTROL: u16 = 2;
 const TABLE: u16 = 4;
 const TABLE_SIZE: u32 = 0x7ff;
@@ -43,8 +45,7 @@ impl Msix {
     pub(crate) fn enable(machine: &Arc<Machine>) -> Result<Self, BusError> {
         let none = |reason: &str| no_interrupt(0, reason);
         let read = |offset, width| machine.with_qtest(|qtest| pci::config_read(qtest, offset, width));
-        let capability = machine.with_qtest(|qtest| pci::capability(qtest, pci::MSIX))?;
-        let capability = capability.ok_or_else(|| none("the device has no MSI-X; leave out msix=on"))?;
+        let capability = capability(read, KIND)?.ok_or_else(|| none("the device has no MSI-X; leave out msix=on"))?;
         let (control, table) = (read(capability + CONTROL, Width::Word)?, read(capability + TABLE, Width::Double)?);
         let vectors = (control & TABLE_SIZE) as u16 + 1;
         let bar = machine.function.bars.get((table & BAR_INDICATOR) as usize).copied().flatten();

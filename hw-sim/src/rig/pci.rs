@@ -18,11 +18,7 @@ const DEVICE_ID: u16 = 0x02;
 pub(crate) const COMMAND: u16 = 0x04;
 const REVISION_AND_CLASS: u16 = 0x08;
 const BAR0: u16 = 0x10;
-const CAPABILITIES: u16 = 0x34;
 const INTERRUPT_PIN: u16 = 0x3d;
-
-/// The capability of MSI-X (PCI 3.0, appendix H).
-pub(crate) const MSIX: u8 = 0x11;
 
 const COMMAND_IO: u32 = 1 << 0;
 const COMMAND_MEMORY: u32 = 1 << 1;
@@ -138,23 +134,6 @@ pub(crate) fn config_read(qtest: &mut Qtest, offset: u16, width: Width) -> Resul
 pub(crate) fn config_write(qtest: &mut Qtest, offset: u16, width: Width, value: u32) -> Result<(), QtestError> {
     select(qtest, offset)?;
     qtest.write(Place::Port(CONFIG_DATA + offset % 4), width, u64::from(value))
-}
-
-/// Where the NIC's capability of this kind is (6.7).
-pub(crate) fn capability(qtest: &mut Qtest, kind: u8) -> Result<Option<u16>, QtestError> {
-    let mut at = config_read(qtest, CAPABILITIES, Width::Byte)? as u16 & !3;
-    // A list that goes in a circle has no more than fit.
-    for _ in 0..CONFIG_LEN / 4 {
-        if at == 0 {
-            break;
-        }
-        let header = config_read(qtest, at, Width::Word)?;
-        if header as u8 == kind {
-            return Ok(Some(at));
-        }
-        at = (header >> 8) as u16 & !3;
-    }
-    Ok(None)
 }
 
 fn select(qtest: &mut Qtest, offset: u16) -> Result<(), QtestError> {

@@ -53,11 +53,16 @@ impl Place {
         Ok(Self { memory: Arc::new(DmaMemory::new(space, name, bytes)?), at: 0 })
     }
 
-    /// The first bytes of it; the place goes on behind them, with a page.
+    /// The first bytes of it; the place goes on [behind them](Self::span).
     pub fn take(&mut self, bytes: usize) -> Self {
         let first = self.clone();
-        self.at += bytes.next_multiple_of(PAGE);
+        self.at += Self::span(bytes);
         first
+    }
+
+    /// What so many bytes take up: whole pages.
+    pub fn span(bytes: usize) -> usize {
+        bytes.next_multiple_of(PAGE)
     }
 }
 

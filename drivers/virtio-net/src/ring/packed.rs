@@ -332,14 +332,11 @@ impl Ring for PackedRing {
 mod tests {
     use super::super::Kind;
     use super::*;
-    use crate::testing::TestSpace;
+    use crate::testing;
 
     #[test]
     fn the_device_sees_nothing_of_a_burst_before_it_is_published() {
-        let space = TestSpace::new();
-        let shared: Arc<dyn hal::DmaSpace> = space.clone();
-        let config = RingConfig { size: 4, event_idx: false, order: Order::Processors };
-        let mut ring = PackedRing::alone(&shared, "test", config).unwrap();
+        let (space, mut ring) = testing::ring::<PackedRing>(4);
         let descriptors = ring.layout().descriptors;
         let at = |position: u32| {
             let mut bytes = [0; 16];
@@ -375,10 +372,7 @@ mod tests {
 
     #[test]
     fn lengths_are_those_of_the_buffers_that_were_posted_there() {
-        let space = TestSpace::new();
-        let shared: Arc<dyn hal::DmaSpace> = space.clone();
-        let config = RingConfig { size: 4, event_idx: false, order: Order::Processors };
-        let mut ring = PackedRing::alone(&shared, "test", config).unwrap();
+        let (space, mut ring) = testing::ring::<PackedRing>(4);
         let descriptors = ring.layout().descriptors;
         for lap in 0..5 {
             let (first, mut cursor) = (4 * lap, ring.cursor());

@@ -337,14 +337,11 @@ impl Ring for SplitRing {
 mod tests {
     use super::super::Kind;
     use super::*;
-    use crate::testing::TestSpace;
+    use crate::testing;
 
     #[test]
     fn lengths_are_those_of_the_buffers_that_were_posted_there() {
-        let space = TestSpace::new();
-        let shared: Arc<dyn hal::DmaSpace> = space.clone();
-        let config = RingConfig { size: 4, event_idx: false, order: Order::Processors };
-        let mut ring = SplitRing::alone(&shared, "test", config).unwrap();
+        let (space, mut ring) = testing::ring::<SplitRing>(4);
         let used = ring.layout().device;
         for lap in 0..5 {
             let (first, mut cursor) = (4 * lap, ring.cursor());

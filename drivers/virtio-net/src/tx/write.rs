@@ -1,6 +1,6 @@
 //! From frames to descriptors.
 
-use hal::frame::Frames;
+use hal::frame::{Frames, Lengths};
 use hal::{Frame, NicError, Offload, OffloadFlags};
 
 use super::{MAX_SEGMENTATION, Sent, Tx};
@@ -13,9 +13,7 @@ use crate::ring::{Cursor, Indirect, Kind, Piece, Ring};
 pub(super) struct Usual {
     pub(super) offload: Offload,
     pub(super) header: Header,
-    /// The shortest and the longest frame that it fits.
-    pub(super) least: u32,
-    pub(super) most: u32,
+    pub(super) lengths: Lengths,
 }
 
 /// What changes while a burst is written.
@@ -31,20 +29,13 @@ impl<R: Ring> Tx<R> {
     /// Writes frames of the usual kind, up to the first that is not, or for which there is no room. Everything that changes is local, so that it
     /// stays in registers; and frames of one piece, of two, and of more have a loop each, which need not carry what the others need.
     #[inline]
-    pub(super) fn write_usual<'b, 'w, const N: usize>(&mut self, mut frames: Frames<'b, 'w>, run: &mut Run<R::Cursor>) -> Frames<'b, 'w> {
+    pub(super) fn write_usual<'b, 'w, const N: usize>(&mut self, frames: Frames<'b, 'w>, run: &mut Run<R::Cursor>) -> Frames<'b, 'w> {
         let header = header::extend::<N>(self.usual.header);
-        while let Some(segments) = frames.next_segments() {
-            let before = frames.len();
-            frames = match segments {
-                0 => self.write_single(frames, run, header),
-                1 => self.write_pairs(frames, run, header),
-                _ => self.write_gathered(frames, run, header),
-            };
-            if frames.len() == before {
-                break;
-            }
-        }
-        frames
+        frames.in_runs(|segments, frames| match segments {
+            0 => self.write_single(frames, run, header),
+            1 => self.write_pairs(frames, run, header),
+            _ => self.write_gathered(frames, run, header),
+        })
     }
 
     /// Frames that gather nothing. Not inlined, nor are the others: a loop has all registers to itself.
@@ -55,7 +46,7 @@ impl<R: Ring> Tx<R> {
         let (first, mut sum) = (cursor.position(), 0);
         for (buffer, offload) in frames.singles(run.room.min(self.ring.until_end(&cursor)) as usize) {
             let bytes = buffer.len() as u64;
-            if *offload != usual.offload || !usual.fits(bytes) {
+            if *offload != usual.offload || !usual.lengths.fit(bytes) {
                 break;
             }
             let Some(address) = addresses.prefix(buffer, header) else { break };
@@ -85,7 +76,7 @@ impl<R: Ring> Tx<R> {
         for (buffer, segment, offload) in frames.pairs(run.room as usize / 2) {
             let (first, second) = (buffer.len() as u64, segment.len());
             let bytes = first + u64::from(second);
-            if *offload != usual.offload || !usual.fits(bytes) {
+            if *offload != usual.offload || !usual.lengths.fit(bytes) {
                 break;
             }
             let (Some(rest), Some(address)) = (addresses.segment(segment), addresses.prefix(buffer, header)) else { break };
@@ -129,7 +120,7 @@ impl<R: Ring> Tx<R> {
                 table.put(Piece { address, len: segment.len(), kind: Kind::Read });
                 bytes += u64::from(segment.len());
             }
-            if !usual.fits(bytes) {
+            if !usual.lengths.fit(bytes) {
                 break;
             }
             self.ring.put(&mut cursor, table.piece());
@@ -201,16 +192,9 @@ impl<R: Ring> Tx<R> {
             run.sent.bytes += (segments - 1) * headers;
         } else {
             run.sent.packets += 1;
-            self.usual = Usual { offload: *frame.offload, header: prepared.header, least: prepared.least, most: limit };
+            self.usual =
+                Usual { offload: *frame.offload, header: prepared.header, lengths: Lengths { least: prepared.least, most: limit } };
         }
         Ok(true)
-    }
-}
-
-impl Usual {
-    #[inline(always)]
-    fn fits(&self, bytes: u64) -> bool {
-        // One comparison, where a range takes two.
-        bytes.wrapping_sub(u64::from(self.least)) <= u64::from(self.most - self.least)
     }
 }
